@@ -1,0 +1,173 @@
+"""OpenAI's wire structs for images, frozen, with the decoders and the encoder made once.
+
+Source: https://platform.openai.com/docs/api-reference/images/create
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+Json = Any  # whatever JSON can say
+NOTHING: Final = Raw()  # a field that is not there; `Raw` cannot be in a union
+
+
+class GenerationRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client asks for. `None` means omitted, as an explicit `null` does on the wire.
+
+    `extra` holds the fields that are not OpenAI's, each as the JSON it came as.
+    """
+
+    prompt: str
+    model: str | None = None
+    n: int | None = None
+    size: str | None = None  # "WIDTHxHEIGHT" in pixels, or "auto"
+    quality: str | None = None
+    style: str | None = None
+    response_format: str | None = None
+    background: str | None = None
+    moderation: str | None = None
+    output_format: str | None = None
+    output_compression: int | None = None  # percent
+    partial_images: int | None = None
+    stream: bool | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    complexity: str | None = None
+    frame_count: int | None = None
+    frame_duration_ms: int | None = None  # milliseconds
+    svg: dict[str, Any] | None = None
+    extra: dict[str, Raw] = {}
+
+
+FIELDS: Final = frozenset(GenerationRequest.__struct_fields__) - {"extra"}
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """One picture: a URL, or base64.
+
+    `b64_json` is the JSON string it came as, quotes included: two megabytes are never copied to be looked at.
+    """
+
+    url: str | UnsetType = UNSET
+    b64_json: Raw = NOTHING
+    revised_prompt: str | UnsetType = UNSET
+    extra: dict[str, Raw] = {}
+
+    def read(self) -> bytes:
+        """Give the picture's bytes.
+
+        Raises:
+            ValueError: the picture is only there as a URL, or its base64 is broken.
+        """
+        if self.b64_json is NOTHING:
+            raise ValueError("this picture is only there as a URL")
+        return base64.b64decode(msgspec.json.decode(self.b64_json, type=str), validate=True)
+
+
+class TokensDetails(Struct, frozen=True):
+    """How many tokens were text and how many were picture."""
+
+    text_tokens: int = 0
+    image_tokens: int = 0
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens in OpenAI's shape; the inputs count once for each picture."""
+
+    total_tokens: int
+    input_tokens: int
+    output_tokens: int
+    input_tokens_details: TokensDetails | UnsetType = UNSET
+    output_tokens_details: TokensDetails | UnsetType = UNSET
+
+
+class ImagesResponse(Struct, frozen=True, kw_only=True):
+    """The answer.
+
+    `created` is in Unix seconds, 0 until the gateway stamps it; `extra` holds every other field as the JSON it came as.
+    """
+
+    data: tuple[Image, ...]
+    created: int = 0
+    usage: Raw = NOTHING
+    extra: dict[str, Raw] = {}
+
+    def tokens(self) -> Usage | None:
+        """Read the usage; `None` if there is none, or none in OpenAI's shape."""
+        try:
+            return _usage.decode(self.usage)
+        except BAD_JSON:
+            return None
+
+
+BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that decoding foreign bytes can raise
+
+_object: Final = msgspec.json.Decoder(dict[str, Raw])
+_objects: Final = msgspec.json.Decoder(list[dict[str, Raw]])
+_text: Final = msgspec.json.Decoder(str)
+_integer: Final = msgspec.json.Decoder(int)
+_usage: Final = msgspec.json.Decoder(Usage)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def fields_of(body: bytes) -> dict[str, Raw]:
+    """Take a JSON object apart into its fields, each as the JSON it is.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON object; any of `BAD_JSON` may come.
+    """
+    return _object.decode(body)
+
+
+def images_response(fields: Mapping[str, Raw]) -> ImagesResponse:
+    """Read an answer in OpenAI's shape; unknown fields are kept, empty ones (`null`, `""`) are absent.
+
+    Raises:
+        msgspec.DecodeError: `data` is missing, empty, or holds what is no picture; any of `BAD_JSON` may come.
+    """
+    rest = _present(fields)
+    data = tuple(map(_image, _objects.decode(rest.pop("data", NOTHING))))
+    if not data:
+        raise msgspec.DecodeError("`data` is empty")
+    created = _integer.decode(rest.pop("created")) if "created" in rest else 0
+    return ImagesResponse(data=data, created=created, usage=rest.pop("usage", NOTHING), extra=rest)
+
+
+def encode_response(response: ImagesResponse) -> bytes:
+    """Write the answer as a client gets it: absent fields are absent, pictures are copied once."""
+    fields: dict[str, Any] = {"created": response.created, "data": [_fields(image) for image in response.data]}
+    if response.usage is not NOTHING:
+        fields["usage"] = response.usage
+    return _encoder.encode(fields | response.extra)
+
+
+def _image(fields: Mapping[str, Raw]) -> Image:
+    rest = _present(fields)
+    base64_text = rest.pop("b64_json", NOTHING)
+    url = _text.decode(rest.pop("url")) if "url" in rest else UNSET
+    if url is UNSET and not bytes(memoryview(base64_text)[:1]) == b'"':
+        raise msgspec.DecodeError("an item of `data` holds no picture")
+    revised = _text.decode(rest.pop("revised_prompt")) if "revised_prompt" in rest else UNSET
+    return Image(url=url, b64_json=base64_text, revised_prompt=revised, extra=rest)
+
+
+def _fields(image: Image) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if image.b64_json is not NOTHING:
+        fields["b64_json"] = image.b64_json
+    if image.url is not UNSET:
+        fields["url"] = image.url
+    if image.revised_prompt is not UNSET:
+        fields["revised_prompt"] = image.revised_prompt
+    return fields | image.extra
+
+
+def _present(fields: Mapping[str, Raw]) -> dict[str, Raw]:
+    return {name: value for name, value in fields.items() if len(value) > _LONGEST_EMPTY or bytes(value) not in _EMPTY}
+
+
+_EMPTY: Final = (b"null", b'""')
+_LONGEST_EMPTY: Final = 4
