@@ -1,0 +1,151 @@
+"""A request's JSON, read strictly: it has one meaning, whoever reads it."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+import msgspec
+from msgspec import Raw, Struct
+
+from amux_asgi.errors import InvalidRequestError
+from amux_asgi.schema import BAD_JSON, Json, fields_of
+from amux_asgi.words import as_object, is_printable, quote, type_word
+
+
+class Body(Struct, frozen=True):
+    """A request's fields, as values and as the JSON they came as.
+
+    Those that are `null` are left out, save `prompt`; `extra_body` is flattened.
+    """
+
+    values: Mapping[str, Json]
+    raw: Mapping[str, Raw]
+    model: str | None
+
+
+def load(body: bytes) -> Body:
+    """Read a body.
+
+    Raises:
+        InvalidRequestError: it is no JSON object in the strict sense; `param` names the field at fault.
+    """
+    values = _values(body)
+    raw = _raw(body) if values else {}
+    for name in [name for name, value in values.items() if value is None and name != "prompt"]:
+        del values[name], raw[name]
+    if "extra_body" in values:
+        _flatten(values, raw)
+    return Body(values, raw, _model(values))
+
+
+def _values(body: bytes) -> dict[str, Json]:
+    try:
+        text = body.decode()
+        _refuse_lone_surrogates(body, text)
+        document = _parse(text)
+    except UnicodeDecodeError as exc:
+        raise _not_utf8(body) from exc
+    fields = as_object(document)
+    if fields is None:
+        raise _bad(f"the body must be a JSON object, not {type_word(document)}")
+    return fields
+
+
+def _parse(text: str) -> Json:
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError) as exc:
+        raise _bad("the body is not valid JSON") from exc
+
+
+def _raw(body: bytes) -> dict[str, Raw]:
+    try:
+        return fields_of(body)
+    except BAD_JSON as exc:
+        raise _bad("the body is not valid JSON") from exc
+
+
+def _refuse_lone_surrogates(body: bytes, text: str) -> None:
+    if _SURROGATE_ESCAPE.search(body) and (field := _field_with_surrogates(text)) is not None:
+        raise InvalidRequestError("a string holds half of a surrogate pair", param=field or None, code="invalid_json")
+
+
+def _not_utf8(body: bytes) -> InvalidRequestError:
+    field = _field_with_surrogates(body.decode(errors="surrogateescape"))
+    return InvalidRequestError("the body is not valid UTF-8", param=field or None, code="invalid_json")
+
+
+def _field_with_surrogates(text: str) -> str | None:
+    """Name the first field with a lone surrogate in it, `""` when that is a key or no field can be told."""
+    document = _parse(text)
+    for name, value in (as_object(document) or {"": document}).items():
+        if _SURROGATE.search(name):
+            return ""
+        if _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+            return name
+    return None
+
+
+def _flatten(values: dict[str, Json], raw: dict[str, Raw]) -> None:
+    told = values.pop("extra_body")
+    inner = as_object(told)
+    if inner is None:
+        message = f"'extra_body' must be an object, not {type_word(told)}"
+        raise InvalidRequestError(message, param="extra_body", code="invalid_type")
+    inner_raw = _raw(raw.pop("extra_body"))
+    for name, value in inner.items():
+        if value is None:
+            continue
+        if name in values and msgspec.json.encode(values[name]) != msgspec.json.encode(value):
+            raise InvalidRequestError(
+                f"{quote(name)} stands in 'extra_body' and beside it, with different values",
+                param=name,
+                code="duplicate_key",
+            )
+        values[name], raw[name] = value, inner_raw[name]
+
+
+def _model(values: Mapping[str, Json]) -> str | None:
+    model = values.get("model")
+    if model is None:
+        return None
+    if not isinstance(model, str):
+        raise InvalidRequestError(
+            f"'model' must be a string, not {type_word(model)}", param="model", code="invalid_type"
+        )
+    if not is_printable(model):
+        raise InvalidRequestError("'model' holds a control character", param="model")
+    return model
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise InvalidRequestError(
+            f"the key {quote(twice)} stands twice in one object", param=twice, code="duplicate_key"
+        )
+    return fields
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise ValueError("JSON has no NaN and no infinity")
+
+
+def _bad(message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, code="invalid_json")
+
+
+_decoder: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
