@@ -1,0 +1,172 @@
+"""What a channel cannot be told is dropped and said so, or refused."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from amux_asgi.adapt import LONGEST, adapt, refuse_changes, report
+from amux_asgi.adapters import ADAPTERS
+from amux_asgi.errors import InvalidRequestError
+from amux_asgi.models import find
+from amux_asgi.routing import Channel
+from amux_asgi.schema import GenerationRequest
+
+
+def channel(adapter: str = "openai-compatible", **fields: Any) -> Channel:
+    return Channel(
+        name="c", adapter=ADAPTERS[adapter], base_url="https://upstream.example/v1", models={"m": "m"}, **fields
+    )
+
+
+def asked(**fields: Any) -> GenerationRequest:
+    extra = {name: Raw(msgspec.json.encode(value)) for name, value in fields.pop("extra", {}).items()}
+    return GenerationRequest(prompt="a cat", **fields, extra=extra)
+
+
+def test_a_request_that_fits_is_not_touched() -> None:
+    """Nothing to change, nothing copied."""
+    request = asked(quality="high", extra={"anything": {"goes": 1.50}})
+
+    assert adapt(request, channel(), None).request is request
+    assert adapt(request, channel(), None).changes == ()
+
+
+def test_a_closed_dialect_is_not_sent_other_vendors_fields() -> None:
+    """Another vendor's field is dropped and reported; fields that nobody declares go through."""
+    adapted = adapt(asked(extra={"negative_prompt": "blur", "brand_new": 1}), channel("openai"), None)
+
+    assert list(adapted.request.extra) == ["brand_new"]
+    assert adapted.changes == ("negative_prompt: dropped",)
+
+
+def test_a_vendors_own_fields_reach_it_whatever_the_channel_does_with_unknown_ones() -> None:
+    """What the adapter declares is known."""
+    adapted = adapt(asked(extra={"seed": 7, "brand_new": 1}), channel("sglang", unknown_fields="drop"), None)
+
+    assert list(adapted.request.extra) == ["seed"]
+    assert adapted.changes == ("brand_new: dropped",)
+
+
+def test_a_channel_may_reject_unknown_fields() -> None:
+    """With `unknown_fields = "reject"` the client is told which field it was."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(extra={"brand_new": 1}), channel(unknown_fields="reject"), None)
+
+    assert (caught.value.code, caught.value.param) == ("unknown_parameter", "brand_new")
+
+
+def test_fields_that_the_vendor_cannot_be_told_are_dropped_and_reported() -> None:
+    """`ignores` is a promise to say so."""
+    adapted = adapt(asked(quality="hd", style="vivid"), channel("qianfan"), None)
+
+    assert (adapted.request.quality, adapted.request.style) == (None, None)
+    assert report(adapted.changes) == "quality: dropped; style: dropped"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"num_images": 4},
+        {"batch_size": 2},
+        {"sampleCount": 1},
+        {"parameters": {"n": 4}},
+        {"parameters": {"sampleCount": 4}},
+        {"models": ["a", "b"]},
+        {"engine": "x"},
+    ],
+)
+def test_other_names_for_count_and_model_are_refused(extra: dict[str, Any]) -> None:
+    """Whatever changes how much is made, or by which model, is said in one way."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(extra=extra), channel(), None)
+
+    assert (caught.value.code, caught.value.param) == ("unknown_parameter", next(iter(extra)))
+
+
+@pytest.mark.parametrize("extra", [{"parameters": {"seed": 4}}, {"parameters": [1]}])
+def test_parameters_without_a_count_are_forwarded(extra: dict[str, Any]) -> None:
+    """A vendor's object goes as it came."""
+    assert adapt(asked(extra=extra), channel(), None).changes == ()
+
+
+def test_an_adapter_may_understand_a_count_of_its_own() -> None:
+    """A declared alias is the adapter's to translate."""
+    adapter = replace(ADAPTERS["openai-compatible"], fields=frozenset({"batch_size"}))
+
+    adapted = adapt(asked(extra={"batch_size": 2}), replace(channel(), adapter=adapter), None)
+
+    assert list(adapted.request.extra) == ["batch_size"]
+
+
+def test_the_only_form_is_not_asked_for() -> None:
+    """A model that always answers base64 is not told so: it would refuse the field."""
+    spec = find("gpt-image-2")
+
+    adapted = adapt(asked(response_format="b64_json"), channel("openai"), spec)
+
+    assert adapted.request.response_format is None
+    assert adapted.changes == ()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model", "form"),
+    [("openai", "gpt-image-2", "url"), ("qianfan", "qwen-image", "b64_json"), ("sglang", "x", "url")],
+)
+def test_a_form_that_cannot_be_had_yet_is_refused(adapter: str, model: str, form: str) -> None:
+    """Better a clear no than pictures in the other form."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(response_format=form), channel(adapter), find(model))
+
+    assert caught.value.param == "response_format"
+
+
+def test_dalle_is_asked_for_the_form_that_the_client_wants() -> None:
+    """Where both forms exist upstream, the choice is passed on."""
+    adapted = adapt(asked(response_format="b64_json"), channel("openai"), find("dall-e-3"))
+
+    assert adapted.request.response_format == "b64_json"
+
+
+def test_streaming_is_refused_before_anything_is_spent() -> None:
+    """No client waits for events that do not come."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(stream=True), channel(), None)
+
+    assert caught.value.param == "stream"
+
+
+def test_previews_without_a_stream_are_not_paid_for() -> None:
+    """Partial images cost tokens, and only a stream shows them."""
+    adapted = adapt(asked(partial_images=2), channel(), None)
+
+    assert adapted.request.partial_images is None
+    assert adapted.changes == ("partial_images: dropped",)
+
+
+def test_more_pictures_than_the_vendor_makes_at_once_are_refused() -> None:
+    """A vendor that ignores a large `n` would deliver less than was asked."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(n=7), channel("recraft"), None)
+
+    assert (caught.value.code, caught.value.param) == ("integer_above_max_value", "n")
+
+
+def test_strict_mode_names_the_first_change() -> None:
+    """What would be dropped is refused instead."""
+    with pytest.raises(InvalidRequestError) as caught:
+        refuse_changes(("style: dropped", "size: 1x1 -> 2x2"))
+
+    assert caught.value.param == "style"
+    refuse_changes(())
+
+
+def test_the_report_is_printable_ascii_and_bounded() -> None:
+    """Any field name may stand in a header, and none can add another."""
+    line = report(("é\r\nset-cookie: x: dropped", "x" * 2000 + ": dropped"))
+
+    assert line.isascii()
+    assert line.isprintable()
+    assert len(line) == LONGEST
