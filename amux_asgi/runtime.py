@@ -1,0 +1,119 @@
+"""What runs, one object an event loop: started by the lifespan or, reduced, by a request without one."""
+
+import asyncio  # noqa: TID251, without a lifespan only asyncio can start a task that nobody owns
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from amux_asgi.errors import NotStartedError
+from amux_asgi.jobs import Jobs
+from amux_asgi.transport.base import Open, Transport
+
+T = TypeVar("T")
+
+logger = logging.getLogger("amux_asgi")
+
+
+class Runtime:
+    """What runs on one event loop: its jobs, and its transports by the name of the channel they serve."""
+
+    def __init__(self, jobs: Jobs, transports: Mapping[str, Transport]) -> None:
+        self.jobs = jobs
+        self.transports = transports
+
+
+class Runtimes:
+    """The runtimes of one app.
+
+    Constructing it opens nothing: safe before a fork, in several threads, on several loops one after the other.
+    """
+
+    def __init__(self, transports: Mapping[str, Open], *, grace: float) -> None:
+        """`transports` opens one for each channel's name; equal openers are opened once. `grace` is in seconds."""
+        self._openers = transports
+        self._grace = grace
+        self._current: RunVar[Runtime] = RunVar("amux_asgi runtime")
+        self._warned = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Runtime]:
+        """Run on this event loop until left; who enters while it runs already, joins.
+
+        Leaving waits up to the grace time for the jobs, then cuts them off.
+        """
+        if (current := self._current.get(None)) is not None:
+            yield current
+            return
+        async with self._start() as runtime:
+            token = self._current.set(runtime)
+            try:
+                yield runtime
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await runtime.jobs.drain(self._grace)
+                self._current.reset(token)
+
+    async def run(self, work: Callable[[Runtime], Awaitable[T]]) -> T:
+        """Run one job to its end, whoever leaves.
+
+        Raises:
+            NotStartedError: the lifespan never ran, on an event loop that cannot do without.
+        """
+        runtime = self._current.get(None)
+        if runtime is not None:
+            return await runtime.jobs.run(partial(work, runtime))
+        loop = _asyncio_loop()
+        self._warn()
+        return await Jobs(partial(_spawn, loop)).run(partial(self._alone, work))
+
+    @asynccontextmanager
+    async def _start(self) -> AsyncGenerator[Runtime]:
+        async with AsyncExitStack() as stack:
+            opened = {
+                opener: await stack.enter_async_context(opener()) for opener in dict.fromkeys(self._openers.values())
+            }
+            transports = {name: opened[opener] for name, opener in self._openers.items()}
+            async with anyio.create_task_group() as tasks:
+                yield Runtime(Jobs(tasks.start_soon), transports)
+                tasks.cancel_scope.cancel()
+
+    async def _alone(self, work: Callable[[Runtime], Awaitable[T]]) -> T:
+        async with self._start() as runtime:
+            return await work(runtime)
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the lifespan of images_app() never ran, so each request opens its own connections and nothing waits "
+                "for it at exit; give it to the outermost app: Starlette(..., lifespan=images.lifespan)"
+            )
+
+
+_loose: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
+
+
+def on_asyncio() -> bool:
+    """Tell whether the running event loop is asyncio's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop:
+    if not on_asyncio():
+        raise NotStartedError("the gateway was never started: give images.lifespan to the outermost app")
+    return asyncio.get_running_loop()
+
+
+def _spawn(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = loop.create_task(work())
+    _loose.add(task)
+    task.add_done_callback(_loose.discard)
