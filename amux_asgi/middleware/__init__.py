@@ -1,0 +1,1 @@
+"""Middleware, each usable alone in front of any ASGI app; none imports another."""

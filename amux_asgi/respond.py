@@ -1,0 +1,82 @@
+"""The one writer of error bodies."""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from amux_asgi.errors import End, GatewayError, MethodNotAllowedError
+from amux_asgi.scope import facts_of, request_id_of
+
+LONGEST_WAIT: Final = 60  # seconds that every SDK honours
+POLICY_VIOLATION: Final = 1008  # of a websocket's close
+
+Headers = list[tuple[bytes, bytes]]
+
+
+async def respond(scope: Scope, receive: Receive, send: Send, error: GatewayError) -> None:
+    """Answer with an error: four keys in one JSON document, the request id in a header.
+
+    A websocket is refused with the same answer where the server can, otherwise closed with 1008.
+    """
+    facts_of(scope).update(request_id=request_id_of(scope), status=error.status, code=error.code)
+    if scope["type"] == "websocket":
+        await _refuse(scope, receive, send, error)
+        return
+    await _answer(scope, send, error, "http.response")
+
+
+def body_of(error: GatewayError) -> bytes:
+    """Write the four keys, always."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return msgspec.json.encode({"error": fields})
+
+
+def headers_of(error: GatewayError) -> Headers:
+    """Write what an error says beside its body."""
+    headers = [*error.headers]
+    wait = None if error.retry_after is None else math.ceil(error.retry_after)
+    if wait is not None:
+        headers.append(("retry-after", str(wait)))
+    if error.retry is not None:
+        headers.append(("x-should-retry", str(error.retry).lower()))
+    elif error.end is End.UNKNOWN or (wait or 0) > LONGEST_WAIT:
+        headers.append(("x-should-retry", "false"))
+    if isinstance(error, MethodNotAllowedError):
+        headers.append(("allow", error.allow))
+    if error.upstream_code is not None:
+        headers.append(("x-amux-upstream-code", error.upstream_code))
+    return encoded(headers)
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Write headers as ASGI has them; what is not ASCII becomes a question mark."""
+    return [(name.encode(), value.encode("ascii", "replace")) for name, value in headers]
+
+
+async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> None:
+    body = body_of(error)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id_of(scope).encode()),
+        *headers_of(error),
+    ]
+    if error.status in _UNREAD and scope.get("http_version", "").startswith("1"):
+        headers.append((b"connection", b"close"))  # the rest of the request is not read
+    await send({"type": f"{kind}.start", "status": error.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: GatewayError) -> None:
+    await receive()  # the server's `websocket.connect`
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await _answer(scope, send, error, "websocket.http.response")
+    else:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
+
+
+_UNREAD: Final = (408, 413, 415)
