@@ -1,0 +1,180 @@
+"""`images_app(...)`: the routes and the default stack; nothing else."""
+
+import os
+import random as chance
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from amux_asgi.adapters import ADAPTERS
+from amux_asgi.adapters._base import Adapter
+from amux_asgi.build import channels_of, check_gateway, keys_of
+from amux_asgi.config import ChannelConfig, Config, KeyConfig, load
+from amux_asgi.endpoints import nothing_here, routes
+from amux_asgi.errors import ConfigError
+from amux_asgi.gateway import Gateway, Settings
+from amux_asgi.keys import KeyStore
+from amux_asgi.middleware.auth import Authenticate, AuthMiddleware
+from amux_asgi.middleware.errors import ErrorMiddleware
+from amux_asgi.plugins import load as load_attribute
+from amux_asgi.routing import Channel, Routes
+from amux_asgi.runtime import Runtimes, on_asyncio
+from amux_asgi.transport.asgi import open_app
+from amux_asgi.transport.base import Open, Transport
+from amux_asgi.transport.httpx import open_httpx2
+
+CONFIG_VARIABLE: Final = "AMUX_CONFIG"
+
+
+class ImagesApp:
+    """The gateway as an ASGI app, to be mounted or run alone.
+
+    `gateway` generates without HTTP; `lifespan` belongs to the outermost app; `config` is what it was made of.
+    """
+
+    def __init__(
+        self, gateway: Gateway, runtimes: Runtimes, config: Config, stack: Callable[[ASGIApp], ASGIApp]
+    ) -> None:
+        self.gateway = gateway
+        self.config = config
+        self._runtimes = runtimes
+        settings = config.gateway
+        router = Router(
+            routes(gateway, longest=settings.max_body, timeout=settings.body_timeout, reveal=settings.reveal),
+            redirect_slashes=False,
+            default=nothing_here,
+            lifespan=self.lifespan,
+        )
+        self._app = stack(router)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002, a lifespan gets its app
+        """Run the gateway while entered: `Starlette(..., lifespan=images.lifespan)`.
+
+        Entering it again on one event loop, for a second mount, joins what runs already.
+        """
+        return self._running()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None]:
+        async with self._runtimes.running():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        await self._app(scope, receive, send)
+
+
+def images_app(  # noqa: PLR0913, every part can be given
+    config: str | os.PathLike[str] | Config | None = None,
+    *,
+    channels: Iterable[ChannelConfig] | None = None,
+    keys: KeyStore | Iterable[KeyConfig] | None = None,
+    authenticate: Authenticate | None = None,
+    adapters: Iterable[Adapter] = (),
+    apps: Mapping[str, ASGIApp] | None = None,
+    transport: Open | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    random: Callable[[], float] = chance.random,
+) -> ImagesApp:
+    """Make the gateway from a TOML file, from a `Config`, or from parts, which replace those of the configuration.
+
+    Reads the configuration and does nothing else: opens no file, socket, thread or lock. `adapters` come beside those
+    that ship; `apps` are ASGI apps of yours that answer at `asgi://NAME/...`; `transport` carries the asks to all other
+    upstreams; `clock` is monotonic, `now` the wall clock.
+
+    Raises:
+        ConfigError: it cannot work, or nobody said who may call.
+    """
+    told = _told(config, channels, keys)
+    check_gateway(told)
+    serving = channels_of(told, ADAPTERS | {adapter.name: adapter for adapter in adapters})
+    runtimes = Runtimes(_openers(serving, transport or _usual(told), apps or {}), grace=told.gateway.grace)
+    gateway = Gateway(
+        Routes(serving), runtimes, _settings(told), clock=clock, now=lambda: int(now().timestamp()), random=random
+    )
+    store = keys if isinstance(keys, KeyStore) else keys_of(told, now) if told.keys else None
+    if store is None and authenticate is None:
+        raise ConfigError(
+            "nobody said who may call: give keys, or `authenticate=` with a function of yours, `from_user(...)`, "
+            "`outer` or `anyone`"
+        )
+
+    def stack(app: ASGIApp) -> ASGIApp:
+        return ErrorMiddleware(AuthMiddleware(app, keys=store, authenticate=authenticate))
+
+    return ImagesApp(gateway, runtimes, told, stack)
+
+
+def from_environment() -> ImagesApp:
+    """Make the gateway from the file that the variable `AMUX_CONFIG` names, as each worker of a server does."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path is None:
+        raise ConfigError(f"the variable {CONFIG_VARIABLE} is not set; it names the configuration file")
+    return images_app(path)
+
+
+def _told(
+    config: str | os.PathLike[str] | Config | None,
+    channels: Iterable[ChannelConfig] | None,
+    keys: KeyStore | Iterable[KeyConfig] | None,
+) -> Config:
+    told = Config() if config is None else config if isinstance(config, Config) else load(config)
+    if channels is not None:
+        told = replace(told, channels=tuple(channels))
+    if keys is not None:
+        told = replace(told, keys=() if isinstance(keys, KeyStore) else tuple(keys))
+    return told
+
+
+def _settings(config: Config) -> Settings:
+    told = config.gateway
+    return Settings(
+        default_model=told.default_model, timeout=told.timeout, max_answer=told.max_answer, strict=told.strict
+    )
+
+
+def _openers(channels: Iterable[Channel], usual: Open, apps: Mapping[str, ASGIApp]) -> dict[str, Open]:
+    """Say how each channel's transport is opened; channels of one app, and all others, share theirs."""
+    in_process: dict[str, Open] = {}
+    openers: dict[str, Open] = {}
+    for channel in channels:
+        url = urlsplit(channel.base_url)
+        if url.scheme != "asgi":
+            openers[channel.name] = usual
+            continue
+        name = url.netloc
+        if name not in in_process:
+            in_process[name] = open_app(apps[name] if name in apps else load_attribute(":".join(name.rsplit(".", 1))))
+        openers[channel.name] = in_process[name]
+    return openers
+
+
+def _usual(config: Config) -> Open:
+    match config.gateway.transport:
+        case "httpx2":
+            return open_httpx2
+        case "aiohttp":
+            return _aiohttp()
+        case "auto":
+            return _fastest
+
+
+def _aiohttp() -> Open:
+    opener: Open = load_attribute("amux_asgi.transport.aiohttp:open_aiohttp")
+    return opener
+
+
+def _fastest() -> AbstractAsyncContextManager[Transport]:
+    """Open aiohttp where it is installed and the event loop is asyncio's, otherwise httpx2."""
+    try:
+        return _aiohttp()() if on_asyncio() else open_httpx2()
+    except ConfigError:
+        return open_httpx2()

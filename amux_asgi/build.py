@@ -1,0 +1,215 @@
+"""From the configuration to what runs: channels and keys, checked one by one."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Final
+from urllib.parse import urlsplit
+
+from amux_asgi import plugins
+from amux_asgi.adapters._base import Adapter
+from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig
+from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
+from amux_asgi.routing import Channel
+from amux_asgi.toml_lines import Path as Where
+
+SHORTEST_KEY: Final = 20  # characters
+
+
+def check_gateway(config: Config) -> None:
+    """Check `[gateway]`.
+
+    Raises:
+        ConfigError: a number that cannot be, a network that is none, or a default model that no channel serves.
+    """
+    gateway = config.gateway
+    for name in ("timeout", "body_timeout", "write_timeout", "max_body", "max_answer"):
+        if not getattr(gateway, name) > 0:
+            raise config.fault(("gateway", name), "must be above zero")
+    if gateway.grace < 0:
+        raise config.fault(("gateway", "grace"), "must not be below zero")
+    for network in gateway.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as exc:
+            raise config.fault(
+                ("gateway", "trusted_proxies"), f"{network!r} is no network; write it as '10.0.0.0/8'"
+            ) from exc
+    served = {_name(model) for channel in config.channels for model in channel.models}
+    if gateway.default_model is not None and gateway.default_model not in served:
+        raise config.fault(
+            ("gateway", "default_model"), "no channel serves this model; name it in a channel's 'models'"
+        )
+
+
+def channels_of(config: Config, adapters: Mapping[str, Adapter]) -> tuple[Channel, ...]:
+    """Make the channels.
+
+    Raises:
+        ConfigError: one of them cannot work.
+    """
+    if not config.channels:
+        raise config.fault(("channels",), "there is no channel, so nothing could be generated; add one")
+    channels = tuple(_channel(config, i, channel, adapters) for i, channel in enumerate(config.channels))
+    _check_unique(config, "channels", [channel.name for channel in channels])
+    return channels
+
+
+def keys_of(config: Config, now: Callable[[], datetime]) -> FixedKeys:
+    """Make the fixed keys; only their hashes are kept.
+
+    Raises:
+        ConfigError: one of them cannot work.
+    """
+    keys = [_key(config, i, key) for i, key in enumerate(config.keys)]
+    _check_unique(config, "keys", [key.principal.key for key in keys])
+    if len({key.digest for key in keys}) < len(keys):
+        raise config.fault(("keys",), "two keys are the same; each must be its own")
+    return FixedKeys(keys, now=now)
+
+
+def fixed_keys(keys: Iterable[KeyConfig], *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FixedKeys:
+    """Make a key store of keys written in code.
+
+    Raises:
+        ConfigError: one of them cannot work.
+    """
+    return keys_of(Config(keys=tuple(keys)), now)
+
+
+def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str, Adapter]) -> Channel:
+    where: Where = ("channels", i)
+    if not _NAME.fullmatch(told.name):
+        raise config.fault((*where, "name"), "a channel's name is 1 to 64 letters, digits, '.', '_' or '-'")
+    adapter = adapters.get(told.adapter) or plugins.adapter(told.adapter)
+    if adapter is None:
+        close = get_close_matches(told.adapter, list(adapters), n=1)
+        hint = f"do you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(adapters))}"
+        raise config.fault((*where, "adapter"), f"there is no adapter {told.adapter!r}; {hint}")
+    if told.weight < 1:
+        raise config.fault((*where, "weight"), "must be at least 1")
+    if not told.timeout > 0:
+        raise config.fault((*where, "timeout"), "must be above zero")
+    if told.options:
+        raise config.fault((*where, "options"), f"the adapter {adapter.name!r} takes no options; leave them out")
+    base_url = _base_url(config, where, told, adapter)
+    _check_credentials(config, where, told, adapter, base_url)
+    _check_headers(config, where, told)
+    return Channel(
+        name=told.name,
+        adapter=adapter,
+        base_url=base_url,
+        models=_models(config, where, told),
+        credentials=told.credentials,
+        priority=told.priority,
+        weight=told.weight,
+        timeout=told.timeout,
+        unknown_fields=told.unknown_fields,
+        on_unknown=told.on_unknown,
+        headers={name.lower(): value for name, value in told.headers.items()},
+    )
+
+
+def _models(config: Config, where: Where, told: ChannelConfig) -> dict[str, str]:
+    models = {_name(model): model.upstream if isinstance(model, ModelConfig) else model for model in told.models}
+    if not models:
+        raise config.fault((*where, "models"), "the channel serves no model; name at least one")
+    if len(models) < len(told.models):
+        raise config.fault((*where, "models"), "a model is named twice")
+    if not all(text.isprintable() and text.strip() == text != "" for text in (*models, *models.values())):
+        raise config.fault(
+            (*where, "models"), "a model's name is empty, or holds blanks at an end or unprintable characters"
+        )
+    return models
+
+
+def _base_url(config: Config, where: Where, told: ChannelConfig, adapter: Adapter) -> str:
+    where = (*where, "base_url")
+    url = told.base_url or adapter.base_url
+    if url is None:
+        raise config.fault(where, f"the adapter {adapter.name!r} has no address of its own; say which server it is")
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES or not parts.hostname or not _URL.fullmatch(url):
+        raise config.fault(where, "is no base URL; write it as 'https://host/path', without user, query or fragment")
+    return url.rstrip("/")
+
+
+def _check_credentials(config: Config, where: Where, told: ChannelConfig, adapter: Adapter, base_url: str) -> None:
+    where = (*where, "credentials")
+    if adapter.needs_credential and not told.credentials:
+        raise config.fault(where, f"the adapter {adapter.name!r} needs a credential; give at least one")
+    if not all(_CREDENTIAL.fullmatch(credential) for credential in told.credentials):
+        raise config.fault(where, "a credential is empty, or holds a blank or a character that HTTP does not allow")
+    parts = urlsplit(base_url)
+    if told.credentials and parts.scheme == "http" and not _is_near(parts.hostname or ""):
+        raise config.fault(where, "a credential would cross the network unencrypted; use https in 'base_url'")
+
+
+def _check_headers(config: Config, where: Where, told: ChannelConfig) -> None:
+    for name, value in told.headers.items():
+        if name.lower() in _RESERVED or not _HEADER_NAME.fullmatch(name):
+            raise config.fault((*where, "headers", name), "this header is the gateway's own, or no header's name")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise config.fault((*where, "headers", name), "the value holds a character that HTTP does not allow")
+
+
+def _key(config: Config, i: int, told: KeyConfig) -> FixedKey:
+    where: Where = ("keys", i)
+    if not _NAME.fullmatch(told.name):
+        raise config.fault((*where, "name"), "a key's name is 1 to 64 letters, digits, '.', '_' or '-'")
+    if len(told.key) < SHORTEST_KEY or not _CREDENTIAL.fullmatch(told.key):
+        raise config.fault((*where, "key"), f"a key has at least {SHORTEST_KEY} printable characters and no blank")
+    if told.expires is not None and told.expires.tzinfo is None:
+        raise config.fault((*where, "expires"), "say the offset too, as in 2027-01-01T00:00:00Z")
+    principal = Principal(
+        account=told.account or told.name, key=told.name, models=told.models, passthrough=told.passthrough
+    )
+    return FixedKey(digest=digest_of(told.key), principal=principal, expires=told.expires)
+
+
+def _check_unique(config: Config, section: str, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise config.fault((section, i, "name"), f"{name!r} is taken by another one above; names must differ")
+
+
+def _name(model: str | ModelConfig) -> str:
+    return model.name if isinstance(model, ModelConfig) else model
+
+
+def _is_near(host: str) -> bool:
+    """Tell whether a host is this machine or one of a private network, where plain HTTP is usual."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(_PRIVATE_ENDINGS)
+    return address.is_private or address.is_loopback
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SCHEMES: Final = ("http", "https", "asgi")
+_URL: Final = re.compile(r"[a-z]+://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~%/:-]*)?")
+_CREDENTIAL: Final = re.compile(r"[!-~]+")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_PRIVATE_ENDINGS: Final = (".internal", ".local", ".localhost", ".svc", ".cluster.local")
+_RESERVED: Final = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-amux-hop",
+    }
+)

@@ -1,0 +1,201 @@
+"""The configuration: TOML read into typed objects, which can also be written in code."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from amux_asgi.errors import ConfigError
+from amux_asgi.toml_lines import Lines, Toml
+from amux_asgi.toml_lines import Path as Where
+from amux_asgi.words import as_list, as_object
+
+
+class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway]`: times in seconds, sizes in bytes."""
+
+    default_model: str | None = None
+    timeout: float = 540
+    body_timeout: float = 30
+    write_timeout: float = 60
+    grace: float = 540
+    max_body: int = 1_048_576
+    max_answer: int = 67_108_864
+    strict: bool = False
+    transport: Literal["auto", "aiohttp", "httpx2"] = "auto"
+    trusted_proxies: tuple[str, ...] = ()
+    reveal: tuple[Literal["attempts", "channel"], ...] = ("attempts",)
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model by the client's `name` that is another `upstream`."""
+
+    name: str
+    upstream: str
+
+
+class ChannelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[channels]]`: one way to use an upstream; `timeout` is in seconds, for one attempt."""
+
+    name: str
+    adapter: str
+    models: tuple[str | ModelConfig, ...]
+    base_url: str | None = None
+    credentials: tuple[str, ...] = ()
+    priority: int = 0
+    weight: int = 1
+    timeout: float = 300
+    unknown_fields: Literal["forward", "drop", "reject"] = "forward"
+    on_unknown: Literal["stop", "retry"] = "stop"
+    rehost: Literal[False] = False
+    headers: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}
+
+
+class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[keys]]`: one fixed API key; `models` and `passthrough` are globs."""
+
+    name: str
+    key: str
+    account: str | None = None  # the key's name, if not given
+    models: tuple[str, ...] | None = None  # all, if not given
+    passthrough: tuple[str, ...] = ()
+    expires: datetime | None = None  # with its offset
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All of it. `lines` and `file` are set by `load`, so that a fault can be shown where it stands."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    channels: tuple[ChannelConfig, ...] = ()
+    keys: tuple[KeyConfig, ...] = ()
+    file: str | None = None
+    lines: Lines | None = None
+
+    def fault(self, where: Where, message: str) -> ConfigError:
+        """Make the error for something at a place: `file:line: [place] message`, or without the file for code."""
+        place = ".".join(str(part) for part in where)
+        return ConfigError(f"{_at(self.file, self.lines, where)}[{place}] {message}")
+
+
+LATER: Final[Mapping[str, frozenset[str]]] = {
+    "gateway": frozenset({"database", "limits", "max_in_flight", "nodes", "pictures", "pictures_max", "public_url"}),
+    "channels": frozenset({"concurrency"}),
+    "keys": frozenset({"balance", "budget", "limits", "networks"}),
+    "": frozenset({"prices"}),
+}
+"""Keys that have their place in the file, but nothing behind them yet: refused, never ignored."""
+
+SECTIONS: Final[Mapping[str, type[Struct]]] = {"gateway": GatewayConfig, "channels": ChannelConfig, "keys": KeyConfig}
+
+
+def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """Read a TOML file. `${NAME}` in a text is a variable of the environment, `$$` a dollar sign.
+
+    Raises:
+        ConfigError: `file:line: [place] what is wrong; how to mend it`.
+    """
+    name = os.fspath(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{name}: the file cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        line = _LINE.search(str(exc))
+        raise ConfigError(f"{name}:{line[1] if line else len(text.splitlines())}: this is not TOML: {exc}") from exc
+    reader = Config(file=name, lines=Lines(text))
+    values: dict[str, Toml] = _substitute(document, (), reader, environment)
+    for section, value in values.items():
+        _check_names(section, value, reader)
+    return _convert(values, reader)
+
+
+def _convert(values: dict[str, Toml], reader: Config) -> Config:
+    try:
+        read = msgspec.convert(values, Config)
+    except msgspec.ValidationError as exc:
+        message, _, at = str(exc).partition(" - at ")
+        where = tuple(int(part) if part.isdecimal() else part for part in _PART.findall(at.removeprefix("`$")))
+        raise reader.fault(where, f"{_first_lower(message)}; see the configuration table in the README") from exc
+    return msgspec.structs.replace(read, file=reader.file, lines=reader.lines)
+
+
+def _check_names(section: str, value: Toml, reader: Config) -> None:
+    if section in LATER[""]:
+        raise reader.fault((section,), "this section is not available yet; leave it out")
+    if section not in SECTIONS:
+        raise reader.fault((section,), f"there is no such section; {_nearest(section, SECTIONS)}")
+    single, several = as_object(value), as_list(value)
+    if section == "gateway":
+        tables = [((section,), single)]
+    else:
+        tables = [((section, i), as_object(item)) for i, item in enumerate(several or [])] or [((section,), None)]
+    for where, table in tables:
+        if table is None:
+            raise reader.fault(
+                where, f"write it as [{section}]" if section == "gateway" else f"write it as [[{section}]]"
+            )
+        for name in table:
+            _check_name(section, name, (*where, name), reader)
+        _check_values(section, table, where, reader)
+
+
+def _check_name(section: str, name: str, where: Where, reader: Config) -> None:
+    if name in LATER[section]:
+        raise reader.fault(where, "this key is not available yet; leave it out")
+    known = SECTIONS[section].__struct_fields__
+    if name not in known:
+        raise reader.fault(where, f"there is no such key; {_nearest(name, known)}")
+
+
+def _check_values(section: str, table: dict[str, Toml], where: Where, reader: Config) -> None:
+    if section == "gateway" and "cost" in (as_list(table.get("reveal")) or []):
+        raise reader.fault((*where, "reveal"), "'cost' is not available yet; leave it out")
+    if section == "channels" and table.get("rehost") is True:
+        raise reader.fault((*where, "rehost"), "hosting pictures is not available yet; leave it out")
+
+
+def _substitute(value: Toml, where: Where, reader: Config, environment: Mapping[str, str]) -> Toml:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _variable(match[0], where, reader, environment), value)
+    if (table := as_object(value)) is not None:
+        return {key: _substitute(inner, (*where, key), reader, environment) for key, inner in table.items()}
+    if (array := as_list(value)) is not None:
+        return [_substitute(inner, (*where, i), reader, environment) for i, inner in enumerate(array)]
+    return value
+
+
+def _variable(found: str, where: Where, reader: Config, environment: Mapping[str, str]) -> str:
+    if found == "$$":
+        return "$"
+    name = found[2:-1]
+    if name not in environment:
+        raise reader.fault(where, f"the environment variable {name} is not set; set it, or write $$ for a dollar sign")
+    return environment[name]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"do you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+
+
+def _at(file: str | None, lines: Lines | None, where: Where) -> str:
+    return "" if file is None or lines is None else f"{file}:{lines.find(where)}: "
+
+
+def _first_lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+_LINE: Final = re.compile(r"at line (\d+)")
+_PART: Final = re.compile(r"[A-Za-z_]+|\d+")
+_VARIABLE: Final = re.compile(r"\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}")

@@ -1,0 +1,68 @@
+"""Receive a request's JSON body: what it says it is, under a cap, in time."""
+
+import anyio
+from starlette.types import Receive, Scope
+
+from amux_asgi.errors import GatewayError, RequestTimeoutError, RequestTooLargeError, UnsupportedMediaTypeError
+
+
+async def receive_json(scope: Scope, receive: Receive, *, longest: int, timeout: float) -> bytes:
+    """Give the body of a request that says it is plain JSON, at most `longest` bytes received within `timeout` seconds.
+
+    Raises:
+        UnsupportedMediaTypeError: another type, another charset, or an encoding.
+        RequestTooLargeError: said so (then nothing is received), or found so.
+        RequestTimeoutError: it took too long, or the client left in the middle of it.
+    """
+    headers = {name: value for name, value in scope["headers"] if name in _READ}
+    _check_type(headers)
+    said = headers.get(b"content-length", b"")
+    if said.isdigit() and (len(said) > _LONGEST_NUMBER or int(said) > longest):
+        raise _too_large(longest)
+    try:
+        with anyio.fail_after(timeout):
+            return await _collect(receive, longest)
+    except TimeoutError as exc:
+        raise RequestTimeoutError(f"the request did not arrive within {timeout:g} seconds") from exc
+
+
+async def _collect(receive: Receive, longest: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > longest:
+            raise _too_large(longest)
+        return body
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise RequestTimeoutError("the client left before its request was complete")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > longest:
+            raise _too_large(longest)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await receive()
+
+
+def _check_type(headers: dict[bytes, bytes]) -> None:
+    kind, *parameters = headers.get(b"content-type", b"").decode("latin-1").lower().split(";")
+    charsets = [
+        value.strip(' "')
+        for name, _, value in (text.partition("=") for text in parameters)
+        if name.strip() == "charset"
+    ]
+    if kind.strip() != "application/json" or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        raise UnsupportedMediaTypeError("send the request as JSON in UTF-8, with 'Content-Type: application/json'")
+    if headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower() != "identity":
+        raise UnsupportedMediaTypeError("send the request uncompressed, without 'Content-Encoding'")
+
+
+def _too_large(longest: int) -> GatewayError:
+    return RequestTooLargeError(f"the request is larger than {longest} bytes")
+
+
+_READ = frozenset({b"content-type", b"content-encoding", b"content-length"})
+_LONGEST_NUMBER = 18  # digits; Python refuses to read numbers of thousands of them

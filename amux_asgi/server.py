@@ -1,0 +1,205 @@
+"""The standalone server: uvicorn with httptools, and the limits that it lacks.
+
+`python -m benchmarks.servers` measures it beside plain uvicorn and granian.
+"""
+
+import asyncio  # noqa: TID251, the server is asyncio's
+import signal
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any, Final, cast
+
+import anyio
+import msgspec
+from msgspec import Struct
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from amux_asgi.plugins import load
+
+HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
+HEAD_FIELDS: Final = 100
+PIECE: Final = 65_536  # bytes handed to the kernel at once
+PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """How to serve: times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    head_timeout: float = 10
+    write_timeout: float = 60
+    grace: float = 540
+    trusted_proxies: tuple[str, ...] = ()
+
+
+def serve(factory: str, settings: ServerSettings) -> None:
+    """Run the app that `package.module:function` makes, until SIGTERM or SIGINT; each worker makes its own.
+
+    Requests under way are finished within the grace time.
+    """
+    config = uvicorn_config(factory, settings)
+    # uvicorn raises the signal once more when all is done; we end by ourselves then, with exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)
+    if settings.workers > 1:
+        Multiprocess(config, [config.bind_socket()]).run()
+    else:
+        Server(config).run()
+
+
+def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
+    """Say all of it in uvicorn's terms."""
+    return Config(
+        partial(_paced, factory, settings.write_timeout),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http=cast("type[asyncio.Protocol]", partial(StrictProtocol, head_timeout=settings.head_timeout)),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=int(settings.grace) + 1,
+    )
+
+
+class StrictProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a deadline and a size for a request's head, and a bound on what chunks may add."""
+
+    def __init__(self, *args: Any, head_timeout: float, **options: Any) -> None:  # noqa: ANN401, uvicorn's
+        super().__init__(*args, **options)
+        self._head_timeout = head_timeout
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._overhead = 0
+        self._chunked = False
+        self._status = 400
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as uvicorn does
+        """Expect a head from the first moment on."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse what grows too large."""
+        if self._deadline is None and self._in_head:
+            self._expect_head()
+        self._overhead += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._overhead > HEAD_BYTES:
+            self._status = 431
+            self.send_400_response("the head of the request is too large")
+        elif self._chunked and self._overhead > HEAD_BYTES:
+            self.send_400_response("the request's chunks say too much")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._in_head = True
+        self._chunked = False
+
+    def on_headers_complete(self) -> None:
+        """Refuse a head that is too large, before the app sees it."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > HEAD_FIELDS or size > HEAD_BYTES:
+            self._status = 431
+            raise ValueError("the head of the request is too large")
+        self._stop_waiting()
+        self._in_head = False
+        self._overhead = 0
+        self._chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count what the body itself explains."""
+        self._overhead -= len(body) * (PER_CHUNK + 1)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the next head, under uvicorn's keep-alive time."""
+        self._in_head = True
+        self._chunked = False
+        self._overhead = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002, uvicorn's words are not shown
+        """Answer what is no HTTP in the form of all our errors, and close."""
+        message = "the head of the request is too large" if self._status == 431 else "this is not a valid HTTP request"  # noqa: PLR2004
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
+        body = msgspec.json.encode({"error": error})
+        head = "\r\n".join(
+            [
+                f"HTTP/1.1 {self._status} ",
+                "content-type: application/json",
+                f"content-length: {len(body)}",
+                "connection: close",
+                "\r\n",
+            ]
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._deadline = self.loop.call_later(self._head_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self._in_head:
+            self.transport.close()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Paced:
+    """Sends answers in small pieces, each within the write timeout: a stalled reader is cut and holds little."""
+
+    def __init__(self, app: ASGIApp, write_timeout: float) -> None:
+        self._app = app
+        self._timeout = write_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+
+        async def paced(message: Message) -> None:
+            body = memoryview(message.get("body", b""))
+            if message["type"] != "http.response.body" or len(body) <= PIECE:
+                await self._send(send, message)
+                return
+            last = len(body) - (len(body) % PIECE or PIECE)
+            for start in range(0, len(body), PIECE):
+                more = start < last or message.get("more_body", False)
+                piece = bytes(body[start : start + PIECE])
+                await self._send(send, {"type": "http.response.body", "body": piece, "more_body": more})
+
+        await self._app(scope, receive, paced)
+
+    async def _send(self, send: Send, message: Message) -> None:
+        with anyio.fail_after(self._timeout):
+            await send(message)
+
+
+def _paced(factory: str, write_timeout: float) -> ASGIApp:
+    make: Callable[[], ASGIApp] = load(factory)
+    return Paced(make(), write_timeout)
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None: ...
