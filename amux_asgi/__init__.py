@@ -9,7 +9,7 @@ from amux_asgi.gateway import Gateway, Generation
 from amux_asgi.keys import KeyStore, Principal
 from amux_asgi.lifespans import combine_lifespans
 from amux_asgi.middleware.auth import AuthMiddleware, anyone, from_user, outer
-from amux_asgi.middleware.errors import ErrorMiddleware
+from amux_asgi.middleware.errors import ErrorMiddleware, reraise
 from amux_asgi.middleware.passthrough import Passthrough, PassthroughMiddleware
 from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.scope import principal_of
@@ -44,4 +44,5 @@ __all__ = [
     "images_app",
     "outer",
     "principal_of",
+    "reraise",
 ]

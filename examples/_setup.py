@@ -8,48 +8,33 @@ import threading
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
+if sys.version_info < OLDEST:  # said here, before anything that an older Python could not read
+    sys.exit(f"this needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this is {sys.version.split()[0]}")
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment(name: str, extra: str) -> Path:
     """Give the interpreter of the environment `.venv-NAME`, which holds this package and one of its extras.
 
-    Made on first use and whenever pyproject.toml or Python changed; a half-made one is made anew.
+    Made on first use. When pyproject.toml changed it is brought up to date; when Python or the place of the clone
+    changed, or the making was cut off, it is made anew. Ends the program with the reason when that fails.
     """
-    if sys.version_info < OLDEST:
-        sys.exit(f"this needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this is {sys.version.split()[0]}")
     folder = ROOT / f".venv-{name}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "made-of"
-    wanted = hashlib.sha256(
-        (ROOT / "pyproject.toml").read_bytes() + sys.version.encode() + str(folder).encode()
-    ).hexdigest()
-    if stamp.exists() and python.exists() and stamp.read_text() == wanted:
+    wanted = [_digest(sys.version.encode() + os.fsencode(folder)), _digest((ROOT / "pyproject.toml").read_bytes())]
+    made = stamp.read_text().split() if stamp.exists() and python.exists() else []
+    if made == wanted:
         return python
     say(f"making {folder.name} (once; later runs begin at once)")
-    if not (stamp.exists() and python.exists()):
-        venv.create(folder, with_pip=True, clear=True)
+    if made[:1] != wanted[:1]:  # its scripts hold the path of their interpreter
+        _create(folder)
     stamp.unlink(missing_ok=True)
-    install(python, f"{ROOT}[{extra}]")
-    stamp.write_text(wanted)
+    _install(python, f"{ROOT}[{extra}]")
+    stamp.write_text("\n".join(wanted))
     return python
-
-
-def install(python: Path, requirement: str) -> None:
-    """Install with pip, and show that something happens."""
-    log = python.parents[1] / "install.log"
-    done = threading.Event()
-    ticker = threading.Thread(target=_tick, args=(done,), daemon=True)
-    ticker.start()
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--upgrade", "-e", requirement]
-    with log.open("w") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
-    done.set()
-    ticker.join()
-    if code:
-        lines = [line for line in log.read_text().splitlines() if "ERROR" in line] or ["see the log"]
-        sys.exit(f"pip could not install what is needed: {lines[0]}\nthe whole log: {log}")
 
 
 def say(text: str) -> None:
@@ -58,11 +43,46 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _create(folder: Path) -> None:
+    try:
+        venv.create(folder, with_pip=True, clear=True, symlinks=os.name != "nt")
+    except subprocess.CalledProcessError:
+        sys.exit("this Python cannot make environments; install its venv package (python3-venv on Debian and Ubuntu)")
+    except OSError as exc:
+        sys.exit(f"{folder.name} cannot be made: {exc}")
+
+
+def _install(python: Path, requirement: str) -> None:
+    """Install with pip, and show that something happens."""
+    log = python.parents[1] / "install.log"
+    done = threading.Event()
+    ticker = threading.Thread(target=_tick, args=(done,), daemon=True)
+    ticker.start()
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--upgrade"]
+    try:
+        with log.open("w") as output:
+            code = subprocess.run(
+                [*command, "-e", requirement], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            ).returncode
+    finally:
+        done.set()
+        ticker.join()
+    if code:
+        lines = [line for line in log.read_text().splitlines() if "ERROR" in line] or ["no reason was given"]
+        sys.exit(f"pip could not install what is needed (is there a network?): {lines[0]}\nthe whole log: {log}")
+
+
 def _tick(done: threading.Event) -> None:
+    pace = 2 if sys.stderr.isatty() else 20  # seconds; a log needs fewer lines than a terminal
+    end = "" if sys.stderr.isatty() else "\n"
     seconds = 0
-    while not done.wait(2):
-        seconds += 2
-        sys.stderr.write(f"\r  installing ... {seconds} s")
+    while not done.wait(pace):
+        seconds += pace
+        sys.stderr.write(f"\r  installing ... {seconds} s{end}")
         sys.stderr.flush()
-    if seconds:
+    if seconds and not end:
         sys.stderr.write("\n")

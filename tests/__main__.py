@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from examples._setup import ROOT, environment, say
+from examples._setup import ROOT, environment
 
 PATHS = ("amux_asgi", "tests", "examples", "benchmarks")
 
@@ -15,13 +15,17 @@ def main() -> int:
     python = environment("tests", "test")
     if sys.argv[1:]:
         return subprocess.run([python, "-m", "pytest", *sys.argv[1:]], cwd=ROOT, check=False).returncode
-    failed = [name for name, command in steps(python) if not passes(name, command)]
-    say("all steps passed" if not failed else f"failed: {', '.join(failed)}")
+    begun = time.monotonic()
+    done = [run(name, command) for name, command in steps(python)]
+    failed = [name for name, passed in done if not passed]
+    heading(f"{len(done) - len(failed)} of {len(done)} steps passed in {time.monotonic() - begun:.0f} s")
+    if failed:
+        heading(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 def steps(python: Path) -> list[tuple[str, list[str | Path]]]:
-    """List what is run, in order."""
+    """List what is run, in order. The README's blocks and the examples are run by the tests."""
     tools = python.parent
     return [
         ("format", [tools / "ruff", "format", "--check", *PATHS]),
@@ -35,13 +39,19 @@ def steps(python: Path) -> list[tuple[str, list[str | Path]]]:
     ]
 
 
-def passes(name: str, command: list[str | Path]) -> bool:
-    """Run one step and say how long it took."""
-    say(f"\n== {name}")
+def run(name: str, command: list[str | Path]) -> tuple[str, bool]:
+    """Run one step, and say how it went and how long it took."""
+    heading(name)
     begun = time.monotonic()
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    say(f"== {name}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - begun:.1f} s")
-    return code == 0
+    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    heading(f"{name}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - begun:.1f} s")
+    return name, code == 0
+
+
+def heading(text: str) -> None:
+    """Say it where the steps' own output goes, so that the two stay in order."""
+    sys.stdout.write(f"== {text}\n")
+    sys.stdout.flush()
 
 
 sys.exit(main())

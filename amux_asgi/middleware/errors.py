@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from amux_asgi.errors import (
@@ -62,6 +64,14 @@ class ErrorMiddleware:
                 error = InternalError("the app gave no answer")
                 _log(scope, error)
                 await respond(scope, receive, send, error)
+
+
+async def reraise(_request: Request, exc: Exception) -> Response:
+    """Leave an exception to the `ErrorMiddleware` outside, so that a host's own 404 and 405 look like ours.
+
+    For Starlette and FastAPI: `exception_handlers={HTTPException: reraise}, middleware=[Middleware(ErrorMiddleware)]`.
+    """
+    raise exc
 
 
 class _Answer:

@@ -1,7 +1,7 @@
 """Carry asks out with aiohttp (extra `fast`): a C parser, for asyncio only."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -47,9 +47,9 @@ class AiohttpTransport:
             )
         except (aiohttp.ClientError, OSError, ValueError) as exc:  # `ValueError`: a URL or header it refuses to send
             raise _ours(exc, progress) from exc
-        async with response:
+        async with response, aclosing(_chunks(response, progress)) as chunks:
             headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            yield Incoming(status=response.status, headers=headers, chunks=_chunks(response, progress))
+            yield Incoming(status=response.status, headers=headers, chunks=chunks)
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ async def _began(_session: aiohttp.ClientSession, context: SimpleNamespace, _par
     context.trace_request_ctx.began = True
 
 
-async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> AsyncIterator[bytes]:
+async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> AsyncGenerator[bytes]:
     try:
         async for piece in response.content.iter_any():
             yield piece

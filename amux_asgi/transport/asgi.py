@@ -1,7 +1,7 @@
 """An ASGI app in this process as an upstream: nothing is buffered whole, and no socket is involved."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,7 +31,9 @@ class AsgiTransport:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call.run, self._app)
             try:
-                yield await call.head()
+                incoming = await call.head()
+                async with aclosing(incoming.chunks):
+                    yield incoming
             except Exception as exc:  # noqa: BLE001, raised again below, outside the task group that would wrap it
                 error = exc
             tasks.cancel_scope.cancel()
@@ -84,7 +86,7 @@ class _Call:
         )
         return Incoming(status=self._start["status"], headers=headers, chunks=self._chunks())
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self) -> AsyncGenerator[bytes]:
         async with self._receive:
             async for piece in self._receive:
                 yield piece

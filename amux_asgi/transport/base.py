@@ -1,6 +1,6 @@
 """What every transport promises."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -30,7 +30,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes]
 
 
 class Transport(Protocol):
@@ -50,5 +50,3 @@ class Transport(Protocol):
 
 Open = Callable[[], AbstractAsyncContextManager[Transport]]
 """How a transport begins its life on one event loop: entered once a loop, left when the loop's work is over."""
-
-Headers = Mapping[str, str]

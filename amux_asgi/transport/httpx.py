@@ -3,8 +3,8 @@
 import itertools
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -73,7 +73,8 @@ class HttpxTransport:
         progress.began = True
         try:
             headers = tuple((name.lower(), value) for name, value in response.headers.multi_items())
-            yield Incoming(status=response.status_code, headers=headers, chunks=_chunks(response))
+            async with aclosing(_chunks(response)) as chunks:
+                yield Incoming(status=response.status_code, headers=headers, chunks=chunks)
         finally:
             await response.aclose()
 
@@ -138,10 +139,11 @@ def _built(client: Client, request: HttpRequest, trace: _Trace, body: AsyncItera
     )
 
 
-async def _chunks(response: Response) -> AsyncIterator[bytes]:
+async def _chunks(response: Response) -> AsyncGenerator[bytes]:
     try:
-        async for piece in response.aiter_raw():
-            yield piece
+        async with aclosing(response.aiter_raw()) as pieces:
+            async for piece in pieces:
+                yield piece
     except Exception as exc:
         raise _ours(exc) from exc
 

@@ -49,7 +49,6 @@ def facts(answer: Any) -> dict[str, Any]:
 
 def generate(**fields: Any) -> Callable[[], Any]:
     """Prepare a generation."""
-
     images: Any = client.images
     return partial(images.generate, **fields)
 
