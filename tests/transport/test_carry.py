@@ -167,7 +167,9 @@ async def test_an_upstream_that_stalls_is_cut_at_the_deadline(transport: Transpo
 
 
 # httpcore leaves its own generators to the collector, which trio reports; the socket is closed all the same.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object PoolByteStream")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <async_generator object:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("path", ["/big", "/says-big"])
 async def test_a_huge_answer_is_cut_at_the_cap(transport: Transport, stub: Stub, path: str) -> None:
     """Not a byte more than needed is held, and the connection is closed."""
