@@ -1,11 +1,12 @@
 """The one writer of error bodies."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from amux_asgi.errors import End, GatewayError, MethodNotAllowedError
 from amux_asgi.scope import facts_of, request_id_of
@@ -16,34 +17,39 @@ POLICY_VIOLATION: Final = 1008  # of a websocket's close
 Headers = list[tuple[bytes, bytes]]
 
 
-async def respond(scope: Scope, receive: Receive, send: Send, error: GatewayError) -> None:
+async def respond(scope: Scope, send: Send, error: GatewayError) -> None:
     """Answer with an error: four keys in one JSON document, the request id in a header.
 
-    A websocket is refused with the same answer where the server can, otherwise closed with 1008.
+    A websocket that is not accepted yet is refused with the same answer where the server can, otherwise closed with
+    1008.
     """
     facts_of(scope).update(request_id=request_id_of(scope), status=error.status, code=error.code)
-    if scope["type"] == "websocket":
-        await _refuse(scope, receive, send, error)
-        return
-    await _answer(scope, send, error, "http.response")
+    if scope["type"] == "http":
+        await _answer(scope, send, error, "http.response")
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await _answer(scope, send, error, "websocket.http.response")
+    else:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
 
 
 def body_of(error: GatewayError) -> bytes:
-    """Write the four keys, always."""
+    """Write the four keys, always; half a character of UTF-16 becomes a question mark."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return msgspec.json.encode({"error": fields})
+    return msgspec.json.encode(
+        {"error": {name: text and text.encode(errors="replace").decode() for name, text in fields.items()}}
+    )
 
 
 def headers_of(error: GatewayError) -> Headers:
     """Write what an error says beside its body."""
     headers = [*error.headers]
-    wait = None if error.retry_after is None else math.ceil(error.retry_after)
-    if wait is not None:
+    wait = 0 if error.retry_after is None else math.ceil(error.retry_after)
+    if error.retry_after is not None:
         headers.append(("retry-after", str(wait)))
-    if error.retry is not None:
-        headers.append(("x-should-retry", str(error.retry).lower()))
-    elif error.end is End.UNKNOWN or (wait or 0) > LONGEST_WAIT:
+    if wait > LONGEST_WAIT or (error.retry is None and error.end is End.UNKNOWN):
         headers.append(("x-should-retry", "false"))
+    elif error.retry is not None:
+        headers.append(("x-should-retry", str(error.retry).lower()))
     if isinstance(error, MethodNotAllowedError):
         headers.append(("allow", error.allow))
     if error.upstream_code is not None:
@@ -52,8 +58,8 @@ def headers_of(error: GatewayError) -> Headers:
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Write headers as ASGI has them; what is not ASCII becomes a question mark."""
-    return [(name.encode(), value.encode("ascii", "replace")) for name, value in headers]
+    """Write headers as ASGI has them; what is not printable ASCII becomes a question mark."""
+    return [(name.encode(), _UNFIT.sub("?", value).encode()) for name, value in headers]
 
 
 async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> None:
@@ -71,12 +77,5 @@ async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> N
     await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: GatewayError) -> None:
-    await receive()  # the server's `websocket.connect`
-    if "websocket.http.response" in scope.get("extensions", {}):
-        await _answer(scope, send, error, "websocket.http.response")
-    else:
-        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
-
-
 _UNREAD: Final = (408, 413, 415)
+_UNFIT: Final = re.compile(r"[^ -~]")

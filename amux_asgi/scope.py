@@ -10,9 +10,9 @@ from amux_asgi.errors import AuthenticationError
 from amux_asgi.keys import Principal
 
 PRINCIPAL: Final = "amux.principal"
-REQUEST_ID: Final = "amux.request_id"
 FACTS: Final = "amux"  # in scope["state"]
 
+_OWN_FACTS: Final = "amux.facts"
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -42,15 +42,23 @@ def with_principal(scope: Scope, principal: Principal) -> Scope:
 
 def request_id_of(scope: Scope) -> str:
     """Give the request's id: the client's own if it is fit to be echoed, otherwise a fresh one; always the same."""
-    if REQUEST_ID not in scope:
-        given = [value for name, value in scope.get("headers", ()) if name == b"x-request-id"]
+    facts = facts_of(scope)
+    if "request_id" not in facts:
+        given = header_values(scope, b"x-request-id")
         fit = len(given) == 1 and _ID.fullmatch(given[0])
-        scope[REQUEST_ID] = given[0].decode() if fit else f"req_{secrets.token_hex(16)}"
-    return str(scope[REQUEST_ID])
+        facts["request_id"] = given[0].decode() if fit else f"req_{secrets.token_hex(16)}"
+    return str(facts["request_id"])
 
 
 def facts_of(scope: Scope) -> dict[str, Any]:
     """Give the facts of a request that stand in `scope["state"]["amux"]`, for the host's access log."""
-    state: dict[str, Any] = scope.setdefault("state", {})
-    facts: dict[str, Any] = state.setdefault(FACTS, {})
+    if _OWN_FACTS not in scope:
+        # Also on the scope itself, so that a state which requests share cannot mix up their facts.
+        scope[_OWN_FACTS] = scope.setdefault("state", {})[FACTS] = {}
+    facts: dict[str, Any] = scope[_OWN_FACTS]
     return facts
+
+
+def header_values(scope: Scope, name: bytes) -> list[bytes]:
+    """Give every value of one header, its name in lower case."""
+    return [value for given, value in scope.get("headers", ()) if given == name]

@@ -1,20 +1,23 @@
 """Let in who shows a valid API key, and say who it is."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from amux_asgi.errors import AuthenticationError, ConfigError, GatewayError
+from amux_asgi.errors import AuthenticationError, ConfigError, GatewayError, InternalError
 from amux_asgi.keys import KeyStore, Principal
 from amux_asgi.respond import respond
-from amux_asgi.scope import found_principal, with_principal
+from amux_asgi.scope import found_principal, header_values, with_principal
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]
 """Says whom a request is from; `None` is nobody, which is answered with 401."""
 
 LONGEST: Final = 512  # characters of a key
+
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class AuthMiddleware:
@@ -25,33 +28,27 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, *, keys: KeyStore | None = None, authenticate: Authenticate | None = None) -> None:
         """Take exactly one of `keys` and `authenticate`."""
-        if (keys is None) == (authenticate is None):
-            raise ConfigError("say who may call in one way: either `keys` or `authenticate`")
         self.app = app
-        self.keys = keys
-        self.authenticate = authenticate
+        if authenticate is not None and keys is None:
+            self._authenticate = authenticate
+        elif keys is not None and authenticate is None:
+            self._authenticate = _by_key(keys)
+        else:
+            raise ConfigError("say who may call in one way: either `keys` or `authenticate`")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope; only `lifespan` passes unasked."""
         if scope["type"] == "lifespan" or found_principal(scope) is not None:
             await self.app(scope, receive, send)
             return
+        if scope["type"] not in ("http", "websocket"):
+            raise NotImplementedError(f"nobody can be authenticated in an ASGI scope of type {scope['type']!r}")
         try:
-            principal = await self._principal(scope)
+            principal = _checked(await self._authenticate(HTTPConnection(scope)))
         except GatewayError as error:
-            await respond(scope, receive, send, error)
+            await respond(scope, send, error)
             return
         await self.app(with_principal(scope, principal), receive, send)
-
-    async def _principal(self, scope: Scope) -> Principal:
-        if self.keys is not None:
-            return await self.keys.authenticate(api_key_of(scope))
-        if self.authenticate is None:  # excluded when constructed
-            raise AuthenticationError("nobody may call this")
-        found = await self.authenticate(HTTPConnection(scope))
-        if found is None:
-            raise AuthenticationError("the request does not say, in a way that counts here, whom it is from")
-        return found
 
 
 def api_key_of(scope: Scope) -> str:
@@ -60,17 +57,21 @@ def api_key_of(scope: Scope) -> str:
     Raises:
         AuthenticationError: there is none, more than one, or not of this kind.
     """
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    values = header_values(scope, b"authorization")
     if not values:
         raise AuthenticationError("no API key: send it as 'Authorization: Bearer <key>'")
     if len(values) > 1:
         raise AuthenticationError("more than one 'Authorization' header: send exactly one")
-    scheme, _, key = values[0].decode("latin-1").partition(" ")
-    key = key.strip(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise AuthenticationError("the 'Authorization' header must be 'Bearer <key>'")
-    if len(key) > LONGEST or not key.isascii() or not key.isprintable() or " " in key:
-        raise AuthenticationError("what stands after 'Bearer' is no API key")
+    scheme, _, rest = values[0].decode("latin-1").partition(" ")
+    key = rest.strip(" ")
+    if scheme.lower() != "bearer":
+        raise AuthenticationError("the 'Authorization' header must be of the scheme 'Bearer': 'Bearer <key>'")
+    if not key:
+        raise AuthenticationError("the 'Authorization' header holds no key behind 'Bearer'")
+    if len(key) > LONGEST:
+        raise AuthenticationError(f"what stands behind 'Bearer' is longer than {LONGEST} characters, so it is no key")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise AuthenticationError("what stands behind 'Bearer' holds a character that no key has")
     return key
 
 
@@ -95,6 +96,23 @@ def from_user(resolve: Callable[[Any], Principal | None]) -> Authenticate:
         return resolve(user) if getattr(user, "is_authenticated", False) is True else None
 
     return authenticate
+
+
+def _by_key(keys: KeyStore) -> Authenticate:
+    async def authenticate(connection: HTTPConnection) -> Principal:
+        return await keys.authenticate(api_key_of(connection.scope))
+
+    return authenticate
+
+
+def _checked(found: object) -> Principal:
+    """Take an answer of the team's own code only if it is one: what is merely true lets nobody in."""
+    if found is None:
+        raise AuthenticationError("the request does not say, in a way that counts here, whom it is from")
+    if not isinstance(found, Principal):
+        logger.error("`authenticate` gave a %s; it must give a Principal, or None for nobody", type(found).__name__)
+        raise InternalError("the gateway could not find out whom the request is from")
+    return found
 
 
 _ANYONE: Final = Principal(account="anyone", key="anyone")

@@ -1,13 +1,16 @@
 """Turn what inner apps raise into answers, and put the request id on every answer."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
 from typing import Final, cast
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from amux_asgi.errors import (
     AuthenticationError,
@@ -24,11 +27,13 @@ from amux_asgi.errors import (
     UpstreamTimeoutError,
     UpstreamUnavailableError,
 )
+from amux_asgi.redact import redact
 from amux_asgi.respond import respond
 from amux_asgi.scope import facts_of, request_id_of
 
-logger = logging.getLogger("amux_asgi")
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
+BAD_REQUEST: Final = 400
 SERVER_ERROR: Final = 500
 
 
@@ -44,26 +49,18 @@ class ErrorMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] == "lifespan":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        request_id_of(scope)  # before an inner app copies the scope, so that all know the same one
+        watched = _Watched(scope, receive, send)
         try:
-            await self.app(scope, receive, answer.send)
-        except Exception as exc:
-            error = _meaning(exc)
-            if answer.begun:
-                _log(scope, error)
-                raise
-            _log(scope, error)
-            await respond(scope, receive, send, error)
-            if isinstance(error, InternalError):
-                raise
+            await self.app(scope, watched.receive, watched.send)
+        except Exception as exc:  # noqa: BLE001, raised again where it is not an answer
+            await _raised(_alone(exc), exc, scope, watched)
         else:
-            if not answer.begun and scope["type"] == "http":
-                error = InternalError("the app gave no answer")
-                _log(scope, error)
-                await respond(scope, receive, send, error)
+            if scope["type"] == "http" and not watched.begun and not watched.gone:
+                await _fail(scope, send, InternalError("the app gave no answer"))
 
 
 async def reraise(_request: Request, exc: Exception) -> Response:
@@ -74,65 +71,111 @@ async def reraise(_request: Request, exc: Exception) -> Response:
     raise exc
 
 
-class _Answer:
-    """Whether an answer has begun; puts the request id on it."""
+class _Watched:
+    """What went through: whether an answer has begun, and whether the client has gone; puts the id on the answer."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
+        self._receive = receive
         self._send = send
         self.begun = False
+        self.gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.gone |= message["type"] in ("http.disconnect", "websocket.disconnect")
+        return message
 
     async def send(self, message: Message) -> None:
+        self.begun |= message["type"] in (*_STARTS, "websocket.close")
         if message["type"] in _STARTS:
-            self.begun = True
-            request_id = request_id_of(self._scope)
-            facts_of(self._scope)["request_id"] = request_id
-            if message["type"] != "websocket.close":
-                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
-                message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
+            message = {**message, "headers": [*headers, (b"x-request-id", request_id_of(self._scope).encode())]}
         await self._send(message)
 
 
-def _meaning(exc: Exception) -> GatewayError:
-    """Say what an exception is to a client."""
-    found: BaseException = exc
-    while (
-        isinstance(found, BaseExceptionGroup)
-        and len(group := cast("BaseExceptionGroup[BaseException]", found).exceptions) == 1
-    ):
-        found = group[0]
-    if isinstance(found, GatewayError):
-        return found
-    if isinstance(found, HTTPException):
-        return _http_error(found)
-    return InternalError("an internal error; the request id finds it in the operator's log")
+async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _Watched) -> None:
+    """Answer what an app raised, or raise it again."""
+    if isinstance(cause, ClientDisconnect | WebSocketDisconnect):
+        raise exc
+    if isinstance(cause, WebSocketException) and scope["type"] == "websocket" and not watched.gone:
+        await watched.send({"type": "websocket.close", "code": cause.code, "reason": cause.reason})
+        return
+    error = _meaning(cause)
+    if watched.begun or watched.gone:
+        _log(scope, error)
+        raise exc
+    if isinstance(cause, HTTPException) and cause.status_code < BAD_REQUEST:  # a redirect, say: no error
+        await Response(status_code=cause.status_code, headers=cause.headers)(scope, watched.receive, watched.send)
+        return
+    await _fail(scope, watched.send, error)
+    if isinstance(error, InternalError):
+        raise exc
 
 
-def _http_error(exc: HTTPException) -> GatewayError:
-    headers: Mapping[str, str] = {name.lower(): value for name, value in (exc.headers or {}).items()}
-    if exc.status_code == MethodNotAllowedError.status:
-        return MethodNotAllowedError("this path does not take this method", allow=headers.get("allow", ""))
-    kind, message = _BY_STATUS.get(exc.status_code, (None, ""))
-    if kind is None:
-        kind = InvalidRequestError if exc.status_code < SERVER_ERROR else GatewayError
-        message = "the request was refused" if exc.status_code < SERVER_ERROR else "the app failed"
-    error = kind(message)
-    error.status = exc.status_code
-    error.headers = tuple((name, value) for name, value in headers.items() if name not in _OURS)
-    return error
+async def _fail(scope: Scope, send: Send, error: GatewayError) -> None:
+    _log(scope, error)
+    await respond(scope, send, error)
 
 
 def _log(scope: Scope, error: GatewayError) -> None:
+    facts_of(scope)["code"] = error.code
     if error.status >= SERVER_ERROR:
         logger.error("%s: %d %s", request_id_of(scope), error.status, error.code)
 
 
-_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close")
+def _alone(exc: Exception) -> BaseException:
+    """Take an exception out of the groups that task groups wrap around it."""
+    found: BaseException = exc
+    while isinstance(found, BaseExceptionGroup):
+        match cast("BaseExceptionGroup[BaseException]", found).exceptions:
+            case [one]:
+                found = one
+            case _:
+                return exc
+    return found
+
+
+def _meaning(cause: BaseException) -> GatewayError:
+    """Say what an exception is to a client."""
+    if isinstance(cause, GatewayError):
+        return cause
+    if isinstance(cause, HTTPException):
+        return _http_error(cause)
+    return InternalError("an internal error; the request id finds it in the operator's log")
+
+
+def _http_error(exc: HTTPException) -> GatewayError:
+    status = exc.status_code
+    usual = (InvalidRequestError, "the request was refused") if status < SERVER_ERROR else (GatewayError, "it failed")
+    kind, message = _BY_STATUS.get(status, usual)
+    error = kind(_detail(exc) or message)
+    error.status = status
+    headers = {name.lower(): value for name, value in (exc.headers or {}).items() if name.lower() not in _OURS}
+    if isinstance(error, MethodNotAllowedError):
+        error.allow = headers.pop("allow", "")
+    if headers.get("retry-after", "").isdecimal():
+        error.retry_after = int(headers.pop("retry-after"))
+    error.headers = tuple({**dict(error.headers), **headers}.items())
+    return error
+
+
+def _detail(exc: HTTPException) -> str:
+    """Give what an app says to its client, if it is text and more than the status's own phrase."""
+    detail = getattr(exc, "detail", None)  # FastAPI's may be anything
+    if not isinstance(detail, str) or exc.status_code >= SERVER_ERROR or detail == _PHRASES.get(exc.status_code):
+        return ""
+    return redact(detail)
+
+
+_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OURS: Final = ("content-length", "content-type", "x-request-id")
-_BY_STATUS: Final[Mapping[int, tuple[type[GatewayError], str]]] = {
+_BY_STATUS: Final[Mapping[int, tuple[Callable[[str], GatewayError], str]]] = {
     401: (AuthenticationError, "this needs authentication"),
     403: (PermissionDeniedError, "this is not allowed"),
     404: (NotFoundError, "nothing answers at this path"),
+    405: (partial(MethodNotAllowedError, allow=""), "this path does not take this method"),
     408: (RequestTimeoutError, "the request did not arrive in time"),
     413: (RequestTooLargeError, "the request is too large"),
     415: (UnsupportedMediaTypeError, "the request's content type is not understood"),

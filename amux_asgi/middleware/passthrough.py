@@ -1,28 +1,24 @@
-"""Pass chosen paths to a vendor unchanged, under the team's own keys and with our credential."""
+"""Pass chosen paths to a vendor, under the team's own keys and with our credential."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import Final, Literal
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from amux_asgi.errors import (
-    ConfigError,
-    End,
-    GatewayError,
-    PermissionDeniedError,
-    RequestTooLargeError,
-    UpstreamAuthError,
-    UpstreamRedirectError,
-    UpstreamTimeoutError,
-)
+from amux_asgi.errors import ConfigError, GatewayError, InvalidRequestError, PermissionDeniedError
+from amux_asgi.gateway import HOPS
+from amux_asgi.relay import Download, Upload, relay
 from amux_asgi.respond import respond
 from amux_asgi.routing import Channel
-from amux_asgi.scope import facts_of, principal_of, request_id_of
-from amux_asgi.transport.base import Incoming, Progress, Transport
+from amux_asgi.scope import facts_of, header_values, principal_of
+from amux_asgi.transport.base import Transport
+from amux_asgi.transport.carry import USUAL
 from amux_asgi.transport.httpx import open_httpx2
 from amux_asgi.wire import HttpRequest
 
@@ -30,10 +26,14 @@ TransportOf = Callable[[Channel], AbstractAsyncContextManager[Transport]]
 
 
 class Passthrough(Struct, frozen=True, kw_only=True):
-    """One path of a vendor's that is passed on.
+    """One path of a vendor's that is passed on; it never leads to where a vendor keeps things for a whole account.
 
     `path` is the exact decoded path here; `upstream_path` goes behind the channel's base URL. Only principals whose
-    `passthrough` globs name it may call it. `unmetered=True` says that calls are not charged; prices come later.
+    `passthrough` globs name it may call it. `unmetered=True` must be said: calls are not charged; `price` is refused
+    yet. `query` names the parameters that are passed on; the others are not.
+
+    Raises:
+        ConfigError: it cannot work.
     """
 
     name: str
@@ -41,14 +41,22 @@ class Passthrough(Struct, frozen=True, kw_only=True):
     upstream_path: str
     channel: Channel
     methods: tuple[str, ...] = ("POST",)
-    unmetered: Literal[True]
+    query: tuple[str, ...] = ()
+    price: str | None = None
+    unmetered: bool = False
     max_body: int = 26_214_400  # bytes
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        for fault in _faults(self):
+            raise ConfigError(f"the passthrough {self.name!r} {fault}")
 
 
 class PassthroughMiddleware:
     """Stream matching requests to the vendor and its answers back; everything else goes to the wrapped app.
 
-    Raises nothing of its own: answers its refusals itself. Wants an `AuthMiddleware` outside.
+    Raises nothing of its own: answers its refusals itself; only an answer that breaks off is raised, for the server to
+    cut the connection. Wants an `AuthMiddleware` outside.
     """
 
     def __init__(
@@ -56,185 +64,121 @@ class PassthroughMiddleware:
     ) -> None:
         """`transport_of` gives a channel's open transport; without it each call opens its own."""
         self.app = app
-        self.passthroughs = {passthrough.path: passthrough for passthrough in passthroughs}
-        self.transport_of: TransportOf = transport_of or (lambda _channel: open_httpx2())
+        self._passthroughs: dict[tuple[str, str], Passthrough] = {}
+        self._transport_of = transport_of or _open
         self._turns = count()
-        for passthrough in self.passthroughs.values():
-            _check(passthrough)
+        for passthrough in passthroughs:
+            if transport_of is None and passthrough.channel.base_url.startswith("asgi:"):
+                raise ConfigError(f"the passthrough {passthrough.name!r} leads into this process; say transport_of=")
+            for method in passthrough.methods:
+                if self._passthroughs.setdefault((method, passthrough.path), passthrough) is not passthrough:
+                    raise ConfigError(f"two passthroughs take {method} {passthrough.path}; one path has one way")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        passthrough = self.passthroughs.get(_path(scope)) if scope["type"] == "http" else None
-        if passthrough is None or scope["method"] not in passthrough.methods:
+        passthrough = self._passthroughs.get((scope["method"], _path(scope))) if scope["type"] == "http" else None
+        if passthrough is None:
             await self.app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        download = Download(scope, send, returned=_RETURNED.__contains__)
         try:
-            await self._pass(passthrough, scope, receive, answer)
+            await self._pass(passthrough, scope, receive, download)
         except GatewayError as error:
-            if answer.begun:
+            if download.begun:
                 raise
-            await respond(scope, receive, send, error)
+            await respond(scope, send, error)
 
-    async def _pass(self, passthrough: Passthrough, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    async def _pass(self, passthrough: Passthrough, scope: Scope, receive: Receive, download: Download) -> None:
         if not principal_of(scope).may_pass(passthrough.name):
             raise PermissionDeniedError(
                 f"this API key may not use the passthrough {passthrough.name!r}", code="passthrough_not_allowed"
             )
-        facts_of(scope).update(passthrough=passthrough.name, channel=passthrough.channel.name)
-        request = self._request(passthrough, scope)
-        body = _Body(receive, passthrough.max_body)
-        progress = Progress()
-        try:
-            with anyio.fail_after(passthrough.channel.timeout):
-                async with (
-                    self.transport_of(passthrough.channel) as transport,
-                    transport.send(request, progress, body=body.pieces() if _has_body(scope) else None) as incoming,
-                ):
-                    _check_answer(incoming)
-                    await _relay(incoming, answer, body, receive)
-        except TimeoutError as exc:
-            raise UpstreamTimeoutError("the upstream did not finish in time", end=_end(progress)) from exc
-        except GatewayError as error:
-            if body.fault is not None:
-                raise body.fault from error
-            error.end = error.end or _end(progress)
-            raise
-
-    def _request(self, passthrough: Passthrough, scope: Scope) -> HttpRequest:
         channel = passthrough.channel
-        sent = tuple((name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name in _FORWARDED)
-        request = HttpRequest(
-            method=scope["method"],
-            url=channel.base_url + passthrough.upstream_path,
-            headers=(*sent, ("accept-encoding", "identity"), ("user-agent", "amux-asgi"), *channel.headers.items()),
-        )
+        facts_of(scope).update(passthrough=passthrough.name, channel=channel.name)
+        request = self._signed(channel, _request(passthrough, scope))
+        upload = Upload(scope, receive, longest=passthrough.max_body)
+        await relay(self._transport_of(channel), request, upload, download, timeout=channel.timeout)
+
+    def _signed(self, channel: Channel, request: HttpRequest) -> HttpRequest:
         if not channel.credentials:
             return request
         credential = channel.credentials[next(self._turns) % len(channel.credentials)]
-        signed = channel.adapter.sign(request, credential)
-        return HttpRequest(method=request.method, url=request.url, headers=(*request.headers, *signed))
+        return replace(request, headers=(*request.headers, *channel.adapter.sign(request, credential)))
 
 
-class _Answer:
-    """The way back to the client."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
-        self._send = send
-        self.begun = False
-
-    async def start(self, incoming: Incoming) -> None:
-        self.begun = True
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in incoming.headers if _is_returned(name)
-        ]
-        headers.append((b"x-request-id", request_id_of(self._scope).encode()))
-        await self._send({"type": "http.response.start", "status": incoming.status, "headers": headers})
-
-    async def piece(self, body: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+def _open(_channel: Channel) -> AbstractAsyncContextManager[Transport]:
+    return open_httpx2()
 
 
-class _Body:
-    """The request's body on its way up, piece by piece; `fault` is what was wrong with it."""
-
-    def __init__(self, receive: Receive, longest: int) -> None:
-        self._receive = receive
-        self._left = longest
-        self.fault: GatewayError | None = None
-        self.complete = False
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise OSError("the client left")
-            piece: bytes = message.get("body", b"")
-            self._left -= len(piece)
-            if self._left < 0:
-                self.fault = RequestTooLargeError("the request is larger than this passthrough takes")
-                raise OSError("the request is too large")
-            more = message.get("more_body", False)
-            if piece:
-                yield piece
-        self.complete = True
-
-
-async def _relay(incoming: Incoming, answer: _Answer, body: AsyncIterable[bytes] | _Body, receive: Receive) -> None:
-    """Hand the answer on as it comes; a client that leaves ends it, and with it the upstream's connection."""
-    await answer.start(incoming)
-    error: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        if not isinstance(body, _Body) or body.complete:
-            tasks.start_soon(_cancel_on_leaving, receive, tasks.cancel_scope)
-        try:
-            async for piece in incoming.chunks:
-                await answer.piece(piece, more=True)
-            await answer.piece(b"", more=False)
-        except Exception as exc:  # noqa: BLE001, raised again below, outside the task group that would wrap it
-            error = exc
-        tasks.cancel_scope.cancel()
-    if error is not None:
-        raise error
-
-
-async def _cancel_on_leaving(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-def _check(passthrough: Passthrough) -> None:
-    segments = {segment for segment in (passthrough.path + passthrough.upstream_path).lower().split("/") if segment}
-    if stateful := sorted(segments & _STATEFUL):
-        raise ConfigError(
-            f"the passthrough {passthrough.name!r} leads to {stateful[0]!r}, where all tenants share one account; "
-            "it cannot be passed through"
-        )
+def _faults(passthrough: Passthrough) -> Iterable[str]:
+    url = passthrough.channel.base_url + passthrough.upstream_path
+    if passthrough.price is not None:
+        yield "has a price, which cannot be charged yet; say unmetered=True"
+    if not passthrough.unmetered:
+        yield "must say unmetered=True: its calls are not charged"
     if not (passthrough.path.startswith("/") and passthrough.upstream_path.startswith("/")):
-        raise ConfigError(f"the paths of the passthrough {passthrough.name!r} must begin with a slash")
-    if passthrough.channel.base_url.startswith("asgi:"):
-        raise ConfigError(f"the passthrough {passthrough.name!r} needs an upstream with an address")
+        yield "has a path that does not begin with a slash"
+    if not (passthrough.methods and all(method.isupper() for method in passthrough.methods)):
+        yield "must name its methods in capitals"
+    if not passthrough.max_body > 0:
+        yield "has a max_body that lets nothing through"
+    if stateful := sorted(_STATEFUL.intersection(urlsplit(url).path.lower().split("/"))):
+        yield f"leads to {stateful[0]!r}, where the vendor keeps things of all tenants in one account"
 
 
-def _check_answer(incoming: Incoming) -> None:
-    if incoming.status in (401, 403):
-        raise UpstreamAuthError("the upstream refuses this gateway's credential")
-    if 300 <= incoming.status < 400:  # noqa: PLR2004, HTTP's redirects
-        raise UpstreamRedirectError("the upstream answered with a redirect, which is never followed")
+def _request(passthrough: Passthrough, scope: Scope) -> HttpRequest:
+    sent = tuple((name, _text(name, value)) for name in _FORWARDED for value in header_values(scope, name.encode()))
+    return HttpRequest(
+        method=scope["method"],
+        url=passthrough.channel.base_url + passthrough.upstream_path + _query(passthrough, scope),
+        headers=(*USUAL, *sent, ("x-amux-hop", str(_hops(scope) + 1)), *passthrough.channel.headers.items()),
+    )
 
 
-def _end(progress: Progress) -> End:
-    return End.UNKNOWN if progress.began else End.NEVER_SENT
+def _text(name: str, value: bytes) -> str:
+    if not _VALUE.fullmatch(value):
+        raise InvalidRequestError(f"the header {name!r} holds a character that HTTP does not allow", param=name)
+    return value.decode()
+
+
+def _query(passthrough: Passthrough, scope: Scope) -> str:
+    given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    passed = urlencode([(name, value) for name, value in given if name in passthrough.query])
+    return f"?{passed}" if passed else ""
+
+
+def _hops(scope: Scope) -> int:
+    said = header_values(scope, b"x-amux-hop")
+    hops = 0 if not said else int(said[0]) if said[0] in _COUNTABLE else HOPS
+    if hops >= HOPS:
+        raise InvalidRequestError("this request came through this kind of gateway before", code="loop_detected")
+    return hops
 
 
 def _path(scope: Scope) -> str:
+    """Give the path below the mount; one that holds an escaped slash is none of ours."""
+    if b"%2f" in scope.get("raw_path", b"").lower():
+        return ""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
-def _has_body(scope: Scope) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-
-
-def _is_returned(name: str) -> bool:
-    return name in _RETURNED or name.startswith("x-ratelimit-")
-
-
-_FORWARDED: Final = frozenset({b"accept", b"content-type", b"content-length", b"idempotency-key"})
+_FORWARDED: Final = ("accept", "content-type")  # no Idempotency-Key: tenants would share its replies in one account
 _RETURNED: Final = frozenset(
-    {"cache-control", "content-disposition", "content-length", "content-type", "retry-after", "retry-after-ms"}
+    {"cache-control", "content-disposition", "content-language", "content-length", "content-range", "content-type"}
 )
+_COUNTABLE: Final = (b"0", b"1")
+_VALUE: Final = re.compile(rb"[ -~]*")
 _STATEFUL: Final = frozenset(
     {
         "assistants",
         "batches",
         "containers",
         "conversations",
+        "evals",
         "files",
         "fine_tuning",
+        "organization",
         "responses",
         "threads",
         "uploads",

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx2  # noqa: TID251, the test's client
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -48,7 +49,10 @@ async def call(app: ASGIApp, scope: dict[str, Any], *received: Message) -> list[
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return next(waiting)
+        for message in waiting:
+            return message
+        await anyio.sleep_forever()
+        raise AssertionError
 
     async def send(message: Message) -> None:
         sent.append(message)
