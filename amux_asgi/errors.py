@@ -65,7 +65,7 @@ class InvalidRequestError(GatewayError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
-    end = End.FINAL
+    end: End | None = End.FINAL
 
 
 class AuthenticationError(GatewayError):
@@ -74,7 +74,7 @@ class AuthenticationError(GatewayError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
-    headers = (("www-authenticate", 'Bearer realm="amux"'),)
+    headers: tuple[tuple[str, str], ...] = (("www-authenticate", 'Bearer realm="amux"'),)
 
 
 class PermissionDeniedError(GatewayError):
@@ -91,8 +91,8 @@ class ContentPolicyError(GatewayError):
     status = 403
     type = "image_generation_user_error"
     code = "moderation_blocked"
-    end = End.FINAL
-    retry = False
+    end: End | None = End.FINAL
+    retry: bool | None = False
 
 
 class NotFoundError(GatewayError):
@@ -107,7 +107,7 @@ class ModelNotFoundError(NotFoundError):
     """A model that no channel serves, or that the upstream does not know (then it ends the attempt: refused)."""
 
     code = "model_not_found"
-    end = End.REFUSED
+    end: End | None = End.REFUSED
 
 
 class MethodNotAllowedError(GatewayError):
@@ -152,7 +152,7 @@ class RateLimitError(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-    end = End.REFUSED
+    end: End | None = End.REFUSED
 
 
 class InternalError(GatewayError):
@@ -164,22 +164,22 @@ class UpstreamError(GatewayError):
 
     status = 502
     code = "upstream_error"
-    end = End.UNKNOWN
+    end: End | None = End.UNKNOWN
 
 
 class UpstreamUnreachableError(UpstreamError):
     """No connection: refused, no such host, TLS failed, no free connection in time."""
 
     code = "upstream_unreachable"
-    end = End.NEVER_SENT
+    end: End | None = End.NEVER_SENT
 
 
 class UpstreamAuthError(UpstreamError):
     """The upstream refuses *our* credential; the client can do nothing about it."""
 
     code = "upstream_auth_failed"
-    end = End.REFUSED
-    retry = False
+    end: End | None = End.REFUSED
+    retry: bool | None = False
 
 
 class UpstreamRedirectError(UpstreamError):
@@ -211,7 +211,7 @@ class UpstreamUnavailableError(UpstreamError):
 
     status = 503
     code = "upstream_unavailable"
-    end = End.REFUSED
+    end: End | None = End.REFUSED
 
 
 class NotStartedError(GatewayError):
@@ -219,7 +219,7 @@ class NotStartedError(GatewayError):
 
     status = 503
     code = "not_started"
-    retry = False
+    retry: bool | None = False
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -29,7 +29,7 @@ from amux_asgi.transport.carry import carry
 from amux_asgi.wire import Target
 
 HOPS = 2  # gateways in a row at most
-logger = logging.getLogger("amux_asgi")
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Settings(Struct, frozen=True, kw_only=True):

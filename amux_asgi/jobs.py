@@ -12,7 +12,7 @@ T = TypeVar("T")
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 """Starts a task that nobody awaits."""
 
-logger = logging.getLogger("amux_asgi")
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Jobs:

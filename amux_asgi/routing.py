@@ -46,7 +46,7 @@ class Routes:
     """All channels, indexed by model, so that a look-up costs the same with one channel as with a thousand."""
 
     def __init__(self, channels: Iterable[Channel]) -> None:
-        self.channels = tuple(channels)
+        self.channels: tuple[Channel, ...] = tuple(channels)
         names = Counter(channel.name for channel in self.channels)
         if twice := [name for name, count in names.items() if count > 1]:
             raise ConfigError(f"two channels are named {twice[0]!r}; a channel's name must be its own")

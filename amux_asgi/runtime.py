@@ -16,7 +16,7 @@ from amux_asgi.transport.base import Open, Transport
 
 T = TypeVar("T")
 
-logger = logging.getLogger("amux_asgi")
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Runtime:

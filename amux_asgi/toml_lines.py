@@ -15,7 +15,9 @@ class Lines:
     """The lines of a valid TOML text, by path: keys, and positions in arrays of tables."""
 
     def __init__(self, text: str) -> None:
-        self._lines = dict(_places(text))
+        self._lines: dict[Path, int] = {}
+        for path, number in _places(text):
+            self._lines.setdefault(path, number)
 
     def find(self, path: Path) -> int:
         """Give the line where this path, or the nearest thing around it, begins; the first line is 1."""
@@ -31,7 +33,7 @@ def _places(text: str) -> Iterator[tuple[Path, int]]:
         document = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
             table = _header(document, seen)
-            yield table, number
+            yield from ((table[: i + 1], number) for i in range(len(table)))
         else:
             for path in _paths(document):
                 yield table + path, number

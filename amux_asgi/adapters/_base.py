@@ -20,7 +20,7 @@ def header(name: str, prefix: str = "") -> Sign:
     return sign
 
 
-bearer = header("authorization", "Bearer ")
+bearer: Sign = header("authorization", "Bearer ")
 
 
 class Adapter(Struct, frozen=True, kw_only=True):

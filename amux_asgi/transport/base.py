@@ -19,7 +19,7 @@ class Progress:
     __slots__ = ("began",)
 
     def __init__(self) -> None:
-        self.began = False
+        self.began: bool = False
 
 
 class Incoming(Struct, frozen=True, kw_only=True):

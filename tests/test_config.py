@@ -1,0 +1,270 @@
+"""The configuration: what works, and how what cannot work is refused."""
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amux_asgi.adapters import ADAPTERS
+from amux_asgi.app import images_app
+from amux_asgi.build import channels_of, check_gateway, keys_of
+from amux_asgi.config import ChannelConfig, Config, KeyConfig, load
+from amux_asgi.errors import AuthenticationError, ConfigError
+from amux_asgi.toml_lines import Lines
+
+GOOD = """
+[gateway]
+default_model = "gpt-image-2"
+timeout = 100
+trusted_proxies = ["10.0.0.0/8"]
+reveal = ["attempts", "channel"]
+
+[[channels]]
+name = "openai"
+adapter = "openai"
+credentials = ["${CREDENTIAL}"]
+models = ["gpt-image-2", { name = "pretty", upstream = "gpt-image-1" }]
+priority = 10
+weight = 2
+headers = { "OpenAI-Project" = "$$proj" }
+
+[[channels]]
+name = "own"
+adapter = "openai-compatible"
+base_url = "http://127.0.0.1:9000/v1/"
+models = ["own"]
+unknown_fields = "drop"
+on_unknown = "retry"
+rehost = false
+
+[[keys]]
+name = "team-a"
+key = "${TEAM_A_KEY}"
+models = ["gpt-*"]
+passthrough = ["speech"]
+expires = 2027-01-01T00:00:00Z
+"""
+ENVIRONMENT = {"CREDENTIAL": "sk-secret", "TEAM_A_KEY": "team-a-key-0123456789"}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "amux.toml"
+    path.write_text(text)
+    return path
+
+
+def fault(folder: Path, text: str, environment: dict[str, str] = ENVIRONMENT) -> str:
+    """Give the refusal of a configuration, without its folder."""
+    path = written(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        build(path, environment)
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+def build(path: Path, environment: dict[str, str]) -> None:
+    config = load(path, environment)
+    check_gateway(config)
+    channels_of(config, ADAPTERS)
+    keys_of(config, lambda: datetime.now(UTC))
+
+
+@pytest.mark.anyio
+async def test_a_good_file_becomes_channels_and_keys(tmp_path: Path) -> None:
+    """Variables are filled in, addresses and names are made uniform, keys are hashed."""
+    config = load(written(tmp_path, GOOD), ENVIRONMENT)
+    check_gateway(config)
+    openai, own = channels_of(config, ADAPTERS)
+    keys = keys_of(config, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert (openai.credentials, openai.base_url) == (("sk-secret",), "https://api.openai.com/v1")
+    assert openai.models == {"gpt-image-2": "gpt-image-2", "pretty": "gpt-image-1"}
+    assert (openai.priority, openai.weight, openai.headers) == (10, 2, {"openai-project": "$proj"})
+    assert (own.base_url, own.unknown_fields, own.on_unknown) == ("http://127.0.0.1:9000/v1", "drop", "retry")
+    principal = await keys.authenticate("team-a-key-0123456789")
+    assert (principal.account, principal.models, principal.passthrough) == ("team-a", ("gpt-*",), ("speech",))
+    assert "team-a-key" not in str(vars(keys))
+    with pytest.raises(AuthenticationError):
+        await keys_of(config, lambda: datetime(2027, 1, 1, tzinfo=UTC)).authenticate("team-a-key-0123456789")
+
+
+CHANNEL = '[[channels]]\nname = "a"\nadapter = "openai"\ncredentials = ["k"]\nmodels = ["m"]\n'
+KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "part"),
+    [
+        ("x = ", "amux.toml:1: ", "not TOML"),
+        ("[gateway", "amux.toml:1: ", "not TOML"),
+        ("[gatway]\n", "amux.toml:1: [gatway] ", "'gateway'"),
+        ("gateway = 1\n", "amux.toml:1: [gateway] ", "[gateway]"),
+        ("[channels]\nname = 'a'\n", "amux.toml:1: [channels] ", "[[channels]]"),
+        ("channels = [1]\n", "amux.toml:1: [channels.0] ", "[[channels]]"),
+        ("[gateway]\ntimout = 1\n", "amux.toml:2: [gateway.timout] ", "'timeout'"),
+        ("[gateway]\nzzz = 1\n", "amux.toml:2: [gateway.zzz] ", "known are"),
+        ("[gateway]\ntimeout = 'x'\n", "amux.toml:2: [gateway.timeout] ", "expected `float`"),
+        ("[gateway]\ntimeout = 0\n", "amux.toml:2: [gateway.timeout] ", "above zero"),
+        ("[gateway]\nmax_body = -1\n", "amux.toml:2: [gateway.max_body] ", "above zero"),
+        ("[gateway]\ngrace = -1\n", "amux.toml:2: [gateway.grace] ", "below zero"),
+        ("[gateway]\n\ntransport = 'pigeon'\n", "amux.toml:3: [gateway.transport] ", "pigeon"),
+        ("[gateway]\ntrusted_proxies = ['nowhere']\n", "amux.toml:2: [gateway.trusted_proxies] ", "no network"),
+        ("[gateway]\ndefault_model = 'm'\n", "amux.toml:2: [gateway.default_model] ", "no channel serves"),
+        ("[gateway]\nreveal = ['cost']\n", "amux.toml:2: [gateway.reveal] ", "not available yet"),
+        ("[gateway]\ndatabase = 'sqlite:///x'\n", "amux.toml:2: [gateway.database] ", "not available yet"),
+        ("[gateway]\nnodes = 2\n", "amux.toml:2: [gateway.nodes] ", "not available yet"),
+        ("[prices.\"m\"]\ntext_in = '5'\n", "amux.toml:1: [prices] ", "not available yet"),
+        ("[gateway]\ndefault_model = '${NOT_SET}'\n", "amux.toml:2: [gateway.default_model] ", "NOT_SET"),
+        ("", "amux.toml:1: [channels] ", "no channel"),
+        (CHANNEL + "concurrency = 5\n", "amux.toml:6: [channels.0.concurrency] ", "not available yet"),
+        (CHANNEL + "rehost = true\n", "amux.toml:6: [channels.0.rehost] ", "not available yet"),
+        (CHANNEL + CHANNEL, "amux.toml:7: [channels.1.name] ", "must differ"),
+        (CHANNEL.replace('"openai"', '"opnai"'), "amux.toml:3: [channels.0.adapter] ", "'openai'"),
+        (CHANNEL.replace('"openai"', '"zzz"'), "amux.toml:3: [channels.0.adapter] ", "known are"),
+        (CHANNEL.replace('"a"', '"a b"'), "amux.toml:2: [channels.0.name] ", "letters, digits"),
+        (CHANNEL.replace('["k"]', "[]"), "amux.toml:4: [channels.0.credentials] ", "needs a credential"),
+        (CHANNEL.replace('["k"]', '["a b"]'), "amux.toml:4: [channels.0.credentials] ", "blank"),
+        (CHANNEL.replace('["m"]', "[]"), "amux.toml:5: [channels.0.models] ", "no model"),
+        (CHANNEL.replace('["m"]', '["m", "m"]'), "amux.toml:5: [channels.0.models] ", "twice"),
+        (CHANNEL.replace('["m"]', '[" m"]'), "amux.toml:5: [channels.0.models] ", "blanks"),
+        (CHANNEL.replace("models", "model"), "amux.toml:5: [channels.0.model] ", "'models'"),
+        (CHANNEL.replace('models = ["m"]\n', ""), "amux.toml:1: [channels.0] ", "`models`"),
+        (CHANNEL + "weight = 0\n", "amux.toml:6: [channels.0.weight] ", "at least 1"),
+        (CHANNEL + "timeout = 0.0\n", "amux.toml:6: [channels.0.timeout] ", "above zero"),
+        (CHANNEL + "options = { a = 1 }\n", "amux.toml:6: [channels.0.options] ", "no options"),
+        (CHANNEL + "base_url = 'ftp://x'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
+        (CHANNEL + "base_url = 'https://u:p@x/'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
+        (CHANNEL + "base_url = 'https://x/?a=b'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
+        (CHANNEL + "base_url = 'https://x/#a'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
+        (CHANNEL + "base_url = 'http://api.example.com/v1'\n", "amux.toml:4: [channels.0.credentials] ", "unencrypted"),
+        (CHANNEL + "base_url = 'http://8.8.8.8/v1'\n", "amux.toml:4: [channels.0.credentials] ", "unencrypted"),
+        (
+            CHANNEL + "headers = { Authorization = 'x' }\n",
+            "amux.toml:6: [channels.0.headers.Authorization] ",
+            "gateway's own",
+        ),
+        (CHANNEL + "headers = { 'a b' = 'x' }\n", "amux.toml:6: [channels.0.headers.a b] ", "no header's name"),
+        (CHANNEL + 'headers = { a = "x\\r\\ny: z" }\n', "amux.toml:6: [channels.0.headers.a] ", "does not allow"),
+        (
+            CHANNEL.replace('adapter = "openai"', 'adapter = "openai-compatible"'),
+            "amux.toml:1: [channels.0.base_url] ",
+            "say which server",
+        ),
+        (CHANNEL + KEY.replace("0123456789012345678901", "short"), "amux.toml:8: [keys.0.key] ", "20 printable"),
+        (
+            CHANNEL + KEY.replace("0123456789012345678901", "0123456789 0123456789"),
+            "amux.toml:8: [keys.0.key] ",
+            "blank",
+        ),
+        (CHANNEL + KEY.replace('"k"', '""'), "amux.toml:7: [keys.0.name] ", "letters, digits"),
+        (CHANNEL + KEY + KEY.replace("01234", "98765"), "amux.toml:10: [keys.1.name] ", "must differ"),
+        (CHANNEL + KEY + KEY.replace('"k"', '"l"'), "amux.toml:6: [keys] ", "the same"),
+        (CHANNEL + KEY + "expires = 2027-01-01T00:00:00\n", "amux.toml:9: [keys.0.expires] ", "offset"),
+        (CHANNEL + KEY + "balance = '5'\n", "amux.toml:9: [keys.0.balance] ", "not available yet"),
+        (CHANNEL + KEY + "limits = []\n", "amux.toml:9: [keys.0.limits] ", "not available yet"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_place_and_mend(tmp_path: Path, text: str, start: str, part: str) -> None:
+    """File, line, key, reason: on one line."""
+    message = fault(tmp_path, text)
+
+    assert message.startswith(start)
+    assert part in message
+    assert "\n" not in message
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    """A refusal names the place, not what stands there."""
+    shown = [
+        fault(tmp_path, CHANNEL.replace('["k"]', '["${CREDENTIAL}"]'), {"CREDENTIAL": "sk secret"}),
+        fault(tmp_path, CHANNEL + KEY.replace("0123456789012345678901", "${SHORT}"), {"SHORT": "my-secret"}),
+        fault(tmp_path, CHANNEL + 'headers = { a = "${CREDENTIAL}" }\n', {"CREDENTIAL": "secret\n"}),
+    ]
+
+    assert not [message for message in shown if "secret" in message]
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    """Missing, or not text."""
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+
+    for name, part in [("missing.toml", "No such file"), ("binary.toml", "utf-8")]:
+        with pytest.raises(ConfigError, match=part):
+            load(tmp_path / name)
+
+
+def test_without_a_file_the_place_is_the_objects() -> None:
+    """Objects in code have no lines."""
+    config = Config(channels=(ChannelConfig(name="a", adapter="openai", models=("m",)),))
+
+    with pytest.raises(ConfigError, match=r"^\[channels\.0\.credentials\] "):
+        channels_of(config, ADAPTERS)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "10.1.2.3", "[fd00::1]", "vllm", "gpu.internal", "x.svc.cluster.local"]
+)
+def test_plain_http_is_fine_nearby(host: str) -> None:
+    """A credential may cross this machine or a private network."""
+    channel = ChannelConfig(
+        name="a", adapter="openai", base_url=f"http://{host}:8000/v1", credentials=("k",), models=("m",)
+    )
+
+    assert channels_of(Config(channels=(channel,)), ADAPTERS)[0].base_url.startswith("http://")
+
+
+def test_an_app_made_of_a_bad_app_url_says_so() -> None:
+    """An upstream in this process is imported when the app is made."""
+    channel = ChannelConfig(name="a", adapter="openai-compatible", base_url="asgi://nowhere.app/v1", models=("m",))
+
+    with pytest.raises(ConfigError, match="nowhere"):
+        images_app(channels=[channel], keys=[KeyConfig(name="k", key="0123456789012345678901")])
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d-e", "f g"])
+VALUES: Any = st.recursive(
+    st.sampled_from([1, True, 1.5, "text", "two\nlines", datetime(2026, 1, 1, tzinfo=UTC)]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=2),
+)
+DOCUMENTS: Any = st.dictionaries(NAMES, VALUES, max_size=3)
+
+
+@given(DOCUMENTS)
+def test_every_key_is_found_on_a_line_that_names_it(document: dict[str, Any]) -> None:
+    """Tables, arrays of tables, inline tables, several lines: the line of a key holds it, or what is around it."""
+    text = msgspec.toml.encode(document).decode()
+    lines = Lines(text)
+    source = text.split("\n")
+
+    for path in paths(tomllib.loads(text)):
+        names = [part for part in path if isinstance(part, str)]
+        assert any(name in source[lines.find(path) - 1] for name in names)
+
+
+def test_lines_of_nested_arrays_of_tables_are_exact() -> None:
+    """A table belongs to the newest element of the array around it."""
+    text = "[[a]]\nx = 1\n[[a.b]]\ny = 1\n[[a.b]]\ny = 2\n[a.c]\nz = 1\n[[a]]\n[[a.b]]\ny = [\n 3,\n]\n# end\nw = 4\n"
+    lines = Lines(text)
+
+    found = {
+        path: lines.find(path)
+        for path in [("a", 0, "b", 1, "y"), ("a", 0, "c", "z"), ("a", 1, "b", 0, "y"), ("a", 1, "b", 0, "w")]
+    }
+
+    assert list(found.values()) == [6, 8, 11, 15]
+    assert lines.find(("nowhere",)) == 1
+
+
+def paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    match value:
+        case dict():
+            inside = cast("dict[str, Any]", value).items()
+        case list():
+            inside = enumerate(cast("list[Any]", value))
+        case _:
+            return []
+    return [found for key, inner in inside for found in [(*path, key), *paths(inner, (*path, key))]]
