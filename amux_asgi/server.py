@@ -5,12 +5,13 @@
 
 import asyncio  # noqa: TID251, the server is asyncio's
 import signal
+import socket
+import struct
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any, Final, cast
 
-import anyio
 import msgspec
 from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +23,7 @@ from amux_asgi.plugins import load
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
-PIECE: Final = 65_536  # bytes handed to the kernel at once
+PIECE: Final = 65_536  # bytes handed to a connection at once
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
 
@@ -55,13 +56,14 @@ def serve(factory: str, settings: ServerSettings) -> None:
 
 def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
     """Say all of it in uvicorn's terms."""
+    protocol = partial(StrictProtocol, head_timeout=settings.head_timeout, write_timeout=settings.write_timeout)
     return Config(
-        partial(_paced, factory, settings.write_timeout),
+        partial(_in_pieces, factory),
         factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        http=cast("type[asyncio.Protocol]", partial(StrictProtocol, head_timeout=settings.head_timeout)),
+        http=cast("type[asyncio.Protocol]", protocol),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -73,12 +75,17 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
 
 
 class StrictProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a deadline and a size for a request's head, and a bound on what chunks may add."""
+    """uvicorn's protocol with more bounds: a deadline and a size for a request's head, and what chunks may add.
 
-    def __init__(self, *args: Any, head_timeout: float, **options: Any) -> None:  # noqa: ANN401, uvicorn's
+    Readers have a deadline too: what was written must leave within `write_timeout`, or the connection is cut.
+    """
+
+    def __init__(self, *args: Any, head_timeout: float, write_timeout: float, **options: Any) -> None:  # noqa: ANN401, uvicorn's
         super().__init__(*args, **options)
         self._head_timeout = head_timeout
+        self._write_timeout = write_timeout
         self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._in_head = True
         self._overhead = 0
         self._chunked = False
@@ -87,12 +94,24 @@ class StrictProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as uvicorn does
         """Expect a head from the first moment on."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that it is told of every byte that waits
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._unstall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the reader its time to take what waits, also when the connection is already closing."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(self._write_timeout, self._cut)
+
+    def resume_writing(self) -> None:
+        """All of it has left."""
+        self._unstall()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what grows too large."""
@@ -168,13 +187,23 @@ class StrictProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _cut(self) -> None:
+        """Reset the connection: closing it would leave the kernel holding what the reader does not take."""
+        self._stall = None
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
 
-class Paced:
-    """Sends answers in small pieces, each within the write timeout: a stalled reader is cut and holds little."""
+    def _unstall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
-    def __init__(self, app: ASGIApp, write_timeout: float) -> None:
+
+class InPieces:
+    """Sends answers in small pieces, so that a slow reader holds little of them twice."""
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._timeout = write_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -182,24 +211,23 @@ class Paced:
         async def paced(message: Message) -> None:
             body = memoryview(message.get("body", b""))
             if message["type"] != "http.response.body" or len(body) <= PIECE:
-                await self._send(send, message)
+                await send(message)
                 return
             last = len(body) - (len(body) % PIECE or PIECE)
             for start in range(0, len(body), PIECE):
                 more = start < last or message.get("more_body", False)
                 piece = bytes(body[start : start + PIECE])
-                await self._send(send, {"type": "http.response.body", "body": piece, "more_body": more})
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
 
         await self._app(scope, receive, paced)
 
-    async def _send(self, send: Send, message: Message) -> None:
-        with anyio.fail_after(self._timeout):
-            await send(message)
 
-
-def _paced(factory: str, write_timeout: float) -> ASGIApp:
+def _in_pieces(factory: str) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
-    return Paced(make(), write_timeout)
+    return InPieces(make())
+
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None: ...

@@ -1,0 +1,235 @@
+"""The standalone server holds what uvicorn alone does not: deadlines, sizes, strict framing, a clean end."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx2  # noqa: TID251, the test's client
+import pytest
+
+from amux_asgi.server import HEAD_BYTES
+from tests.app.test_mounting import free_port
+from tests.framing import SMUGGLING
+
+
+class Serving:
+    """A server in a process of its own, and what it said."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def said(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def say(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def is_listening(self) -> bool:
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def ask(self, data: bytes) -> bytes:
+        """Send bytes, and give all that comes until the server closes."""
+        with self.connect() as connection:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may be refused before it is all sent
+                connection.sendall(data)
+            return received(connection)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+def received(connection: socket.socket) -> bytes:
+    pieces: list[bytes] = []
+    try:
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+@contextmanager
+def serving(**settings: Any) -> Generator[Serving]:
+    """Run the server until left; it must end with code 0."""
+    told: dict[str, Any] = {"port": free_port(), "head_timeout": 0.5, "write_timeout": 0.5, "grace": 20, **settings}
+    code = f"from amux_asgi.server import *; serve('tests.server_app:make', ServerSettings(**{told!r}))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        running = Serving(process, told["port"])
+        assert running.said() == "started"
+        listening(running)
+        try:
+            yield running
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.communicate()[0].split("\n")
+        assert process.returncode == 0
+        assert "stopped" in rest
+
+
+def listening(server: Serving) -> None:
+    """Wait for the socket, which opens after the lifespan has begun; each try fails at once."""
+    for _ in range(1_000_000):
+        if server.is_listening():
+            return
+    raise AssertionError("the server never listened")
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Serving]:
+    with serving() as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", SMUGGLING)
+def test_a_request_with_two_meanings_is_refused_and_what_it_hides_is_not_run(server: Serving, name: str) -> None:
+    """400 in our own form, and the connection is closed."""
+    answer = server.ask(SMUGGLING[name])
+    server.ask(b"GET /after HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].keys() == {"message", "type", "param", "code"}
+    while (line := server.said()) != "GET /after":
+        assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"x: " + b"a" * HEAD_BYTES,
+        b"".join(b"x%d: a\r\n" % i for i in range(101)).removesuffix(b"\r\n"),
+        b"\r\n".join(b"x%d: %s" % (i, b"a" * 1000) for i in range(70)),
+    ],
+    ids=["one long header", "101 headers", "many bytes in many headers"],
+)
+def test_a_head_that_is_too_large_is_refused(server: Serving, head: bytes) -> None:
+    """431, and the connection is closed."""
+    answer = server.ask(b"GET / HTTP/1.1\r\n" + head + b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b'"code":"invalid_http"' in answer
+
+
+def test_a_long_address_is_refused(server: Serving) -> None:
+    """It is part of the head."""
+    assert server.ask(b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nhost: x\r\nx: "])
+def test_a_head_that_does_not_come_is_given_up(server: Serving, begun: bytes) -> None:
+    """Silent, or one byte now and then: closed at the deadline, without an answer."""
+    assert server.ask(begun) == b""
+
+
+def test_a_second_head_on_the_same_connection_has_its_own_deadline(server: Serving) -> None:
+    """Keep-alive is no way around it."""
+    with server.connect() as connection:
+        connection.sendall(b"GET /one HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"127.0.0.1 http 0"):
+            answer += connection.recv(1000)
+        connection.sendall(b"GET /two HTTP/1.1\r\nx: ")
+        assert received(connection) == b""
+
+
+def test_many_connections_that_say_nothing_do_not_keep_others_waiting(server: Serving) -> None:
+    """500 of them, and a good client is answered."""
+    silent = [server.connect() for _ in range(500)]
+    try:
+        answer = httpx2.get(f"http://127.0.0.1:{server.port}/good")
+    finally:
+        for connection in silent:
+            connection.close()
+
+    assert answer.status_code == 200
+
+
+def test_a_reader_that_stalls_is_cut(server: Serving) -> None:
+    """20 MB are not held for somebody who does not read them."""
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+        while server.said() != "http.disconnect":
+            pass
+        got = len(received(connection))
+
+    assert got < 20_000_000
+
+
+def test_a_large_answer_arrives_whole_at_a_reader_that_reads(server: Serving) -> None:
+    """In pieces, byte for byte."""
+    assert httpx2.get(f"http://127.0.0.1:{server.port}/big").content == b"x" * 20_000_000
+
+
+@pytest.mark.parametrize("size", [1, 16, 4096])
+def test_honest_chunks_of_any_size_are_accepted(server: Serving, size: int) -> None:
+    """A body may come in small pieces."""
+    body = [b"a" * size] * (50_000 // size)
+
+    answer = httpx2.post(f"http://127.0.0.1:{server.port}/", content=iter(body))
+
+    assert answer.text == f"127.0.0.1 http {len(b''.join(body))}"
+
+
+def test_sigterm_finishes_what_runs() -> None:
+    """All under way are answered, and the process ends with 0."""
+    with ThreadPoolExecutor(100) as pool, serving() as server:
+        asked = [pool.submit(httpx2.get, f"http://127.0.0.1:{server.port}/held", timeout=30) for _ in range(100)]
+        for _ in asked:
+            assert server.said() == "GET /held"
+        server.process.send_signal(signal.SIGTERM)
+        while server.is_listening():
+            pass
+        server.say("\n" * len(asked))
+        statuses = [answer.result().status_code for answer in asked]
+
+    assert statuses == [200] * 100
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "client"),
+    [
+        ((), {"x-forwarded-for": "1.2.3.4", "x-forwarded-proto": "https"}, "127.0.0.1 http"),
+        (("10.0.0.0/8",), {"x-forwarded-for": "1.2.3.4", "x-forwarded-proto": "https"}, "127.0.0.1 http"),
+        (("127.0.0.0/8",), {"x-forwarded-for": "1.2.3.4", "x-forwarded-proto": "https"}, "1.2.3.4 https"),
+        (("127.0.0.0/8",), {"x-forwarded-for": "6.6.6.6, 1.2.3.4, 127.0.0.9"}, "1.2.3.4 http"),
+    ],
+)
+def test_only_trusted_proxies_say_who_the_client_is(
+    trusted: tuple[str, ...], headers: dict[str, str], client: str
+) -> None:
+    """The right-most hop that is not trusted counts."""
+    with serving(trusted_proxies=trusted) as server:
+        answer = httpx2.get(f"http://127.0.0.1:{server.port}/", headers=headers)
+
+    assert answer.text == f"{client} 0"
+    assert "server" not in answer.headers
+
+
+def test_workers_serve_side_by_side_and_end_together() -> None:
+    """Each makes its own app."""
+    with serving(workers=2) as server:
+        assert server.said() == "started"
+        statuses = {httpx2.get(f"http://127.0.0.1:{server.port}/").status_code for _ in range(10)}
+
+    assert statuses == {200}
