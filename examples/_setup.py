@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 OLDEST = (3, 11)
@@ -32,9 +33,28 @@ def environment(name: str, extra: str) -> Path:
     if made[:1] != wanted[:1]:  # its scripts hold the path of their interpreter
         _create(folder)
     stamp.unlink(missing_ok=True)
-    _install(python, f"{ROOT}[{extra}]")
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--upgrade"]
+    install([*pip, "-e", f"{ROOT}[{extra}]"], folder / "install.log")
     stamp.write_text("\n".join(wanted))
     return python
+
+
+def install(command: Sequence[str | Path], log: Path) -> None:
+    """Run an installer, and show that something happens. Ends the program with the reason when it fails."""
+    done = threading.Event()
+    ticker = threading.Thread(target=_tick, args=(done,), daemon=True)
+    ticker.start()
+    try:
+        with log.open("w") as output:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            ).returncode
+    finally:
+        done.set()
+        ticker.join()
+    if code:
+        lines = [line for line in log.read_text().splitlines() if "error" in line.lower()] or ["no reason was given"]
+        sys.exit(f"what is needed could not be installed (is there a network?): {lines[0]}\nthe whole log: {log}")
 
 
 def say(text: str) -> None:
@@ -54,26 +74,6 @@ def _create(folder: Path) -> None:
         sys.exit("this Python cannot make environments; install its venv package (python3-venv on Debian and Ubuntu)")
     except OSError as exc:
         sys.exit(f"{folder.name} cannot be made: {exc}")
-
-
-def _install(python: Path, requirement: str) -> None:
-    """Install with pip, and show that something happens."""
-    log = python.parents[1] / "install.log"
-    done = threading.Event()
-    ticker = threading.Thread(target=_tick, args=(done,), daemon=True)
-    ticker.start()
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--upgrade"]
-    try:
-        with log.open("w") as output:
-            code = subprocess.run(
-                [*command, "-e", requirement], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-            ).returncode
-    finally:
-        done.set()
-        ticker.join()
-    if code:
-        lines = [line for line in log.read_text().splitlines() if "ERROR" in line] or ["no reason was given"]
-        sys.exit(f"pip could not install what is needed (is there a network?): {lines[0]}\nthe whole log: {log}")
 
 
 def _tick(done: threading.Event) -> None:
