@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from amux_asgi.document import load
-from amux_asgi.errors import GatewayError, InvalidRequestError, NotFoundError
+from amux_asgi.errors import GatewayError, InvalidRequestError, NotFoundError, RequestTooLargeError
 from amux_asgi.explain import parse
 from amux_asgi.models import CATALOGUE, GPT_IMAGE_2, find
 from amux_asgi.sandbox.faults import (
@@ -194,12 +194,14 @@ class _WrongMethodError(GatewayError):
 
 
 async def _body(receive: Receive) -> bytes:
-    pieces: list[bytes] = []
+    body = b""
     while True:
         message = await receive()
-        pieces.append(message.get("body", b""))
+        body += message.get("body", b"")
+        if len(body) > LONGEST:
+            raise RequestTooLargeError(f"the sandbox reads at most {LONGEST} bytes")
         if not message.get("more_body", False):
-            return b"".join(pieces)
+            return body
 
 
 def _job(body: bytes) -> Job:
@@ -221,7 +223,7 @@ def _job(body: bytes) -> Job:
 def _seed(value: Any) -> int:  # noqa: ANN401, whatever JSON can say
     if value is None:
         return 0
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidRequestError("'seed' must be an integer", param="seed", code="invalid_type")
     return value
 

@@ -28,7 +28,7 @@ class AsgiTransport:
         progress.began = True
         call = _Call(request, body)
         error: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with call.pieces, anyio.create_task_group() as tasks:
             tasks.start_soon(call.run, self._app)
             try:
                 incoming = await call.head()
@@ -55,9 +55,9 @@ class _Call:
     """One request to the app, and what it answers."""
 
     def __init__(self, request: HttpRequest, body: AsyncIterable[bytes] | None) -> None:
-        self._scope = _scope(request)
+        self._scope = _scope(request, length=len(request.body) if body is None else None)
         self._whole = request.body if body is None else b""
-        self._pieces = None if body is None else aiter(body)
+        self._body = None if body is None else aiter(body)
         self._asked = False
         self._start: Message | None = None
         self._failed = False
@@ -65,7 +65,7 @@ class _Call:
         self._started = anyio.Event()
         streams = anyio.create_memory_object_stream[bytes](0)
         self._send: MemoryObjectSendStream[bytes] = streams[0]
-        self._receive: MemoryObjectReceiveStream[bytes] = streams[1]
+        self.pieces: MemoryObjectReceiveStream[bytes] = streams[1]
 
     async def run(self, app: ASGIApp) -> None:
         try:
@@ -79,7 +79,6 @@ class _Call:
     async def head(self) -> Incoming:
         await self._started.wait()
         if self._start is None:
-            self._receive.close()
             raise UpstreamBadResponseError("the upstream ended without an answer")
         headers = tuple(
             (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._start.get("headers", ())
@@ -87,9 +86,8 @@ class _Call:
         return Incoming(status=self._start["status"], headers=headers, chunks=self._chunks())
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
-        async with self._receive:
-            async for piece in self._receive:
-                yield piece
+        async for piece in self.pieces:
+            yield piece
         if not self._complete:
             raise UpstreamIncompleteError("the upstream cut its answer off")
 
@@ -97,11 +95,9 @@ class _Call:
         """Play the server's `receive`."""
         if self._asked:
             await anyio.sleep_forever()  # until the answer is left, which cancels the app
-        if self._pieces is not None:
-            try:
-                return {"type": "http.request", "body": await anext(self._pieces), "more_body": True}
-            except StopAsyncIteration:
-                pass
+        if self._body is not None:
+            async for piece in self._body:
+                return {"type": "http.request", "body": piece, "more_body": True}
         self._asked = True
         return {"type": "http.request", "body": self._whole, "more_body": False}
 
@@ -119,9 +115,12 @@ class _Call:
                 self._send.close()
 
 
-def _scope(request: HttpRequest) -> dict[str, Any]:
+def _scope(request: HttpRequest, *, length: int | None) -> dict[str, Any]:
     url = urlsplit(request.url)
-    headers = [(name.encode(), value.encode()) for name, value in request.headers]
+    headers = [(b"host", url.netloc.encode())]
+    headers += [(name.encode(), value.encode()) for name, value in request.headers]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -132,7 +131,7 @@ def _scope(request: HttpRequest) -> dict[str, Any]:
         "raw_path": url.path.encode(),
         "query_string": url.query.encode(),
         "root_path": "",
-        "headers": [(b"host", url.netloc.encode()), (b"content-length", str(len(request.body)).encode()), *headers],
+        "headers": headers,
         "client": ("127.0.0.1", 0),
         "server": (url.hostname, 80),
         "state": {},
