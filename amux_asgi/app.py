@@ -163,7 +163,7 @@ def _usual(config: Config) -> Open:
             return open_httpx2
         case "aiohttp":
             return _aiohttp()
-        case "auto":
+        case _:
             return _fastest
 
 

@@ -31,8 +31,15 @@ def load(body: bytes) -> Body:
     Raises:
         InvalidRequestError: it is no JSON object in the strict sense; `param` names the field at fault.
     """
+    try:
+        return _load(body)
+    except (*BAD_JSON, ValueError) as exc:
+        raise _bad("the body is not valid JSON") from exc
+
+
+def _load(body: bytes) -> Body:
     values = _values(body)
-    raw = _raw(body) if values else {}
+    raw = fields_of(body)
     for name in [name for name, value in values.items() if value is None and name != "prompt"]:
         del values[name], raw[name]
     if "extra_body" in values:
@@ -43,28 +50,14 @@ def load(body: bytes) -> Body:
 def _values(body: bytes) -> dict[str, Json]:
     try:
         text = body.decode()
-        _refuse_lone_surrogates(body, text)
-        document = _parse(text)
     except UnicodeDecodeError as exc:
         raise _not_utf8(body) from exc
+    _refuse_lone_surrogates(body, text)
+    document: Json = _decoder.decode(text)
     fields = as_object(document)
     if fields is None:
         raise _bad(f"the body must be a JSON object, not {type_word(document)}")
     return fields
-
-
-def _parse(text: str) -> Json:
-    try:
-        return _decoder.decode(text)
-    except (ValueError, RecursionError) as exc:
-        raise _bad("the body is not valid JSON") from exc
-
-
-def _raw(body: bytes) -> dict[str, Raw]:
-    try:
-        return fields_of(body)
-    except BAD_JSON as exc:
-        raise _bad("the body is not valid JSON") from exc
 
 
 def _refuse_lone_surrogates(body: bytes, text: str) -> None:
@@ -79,7 +72,7 @@ def _not_utf8(body: bytes) -> InvalidRequestError:
 
 def _field_with_surrogates(text: str) -> str | None:
     """Name the first field with a lone surrogate in it, `""` when that is a key or no field can be told."""
-    document = _parse(text)
+    document: Json = _decoder.decode(text)
     for name, value in (as_object(document) or {"": document}).items():
         if _SURROGATE.search(name):
             return ""
@@ -94,7 +87,7 @@ def _flatten(values: dict[str, Json], raw: dict[str, Raw]) -> None:
     if inner is None:
         message = f"'extra_body' must be an object, not {type_word(told)}"
         raise InvalidRequestError(message, param="extra_body", code="invalid_type")
-    inner_raw = _raw(raw.pop("extra_body"))
+    inner_raw = fields_of(raw.pop("extra_body"))
     for name, value in inner.items():
         if value is None:
             continue

@@ -108,11 +108,7 @@ def _background(name: str, value: Json, fields: Fields, spec: ModelSpec | None) 
         _text(name, value, fields, spec)
         return
     _one_of(name, value, spec.backgrounds)
-    if value != "transparent":
-        return
-    if not spec.transparent:
-        raise _fault(name, "this model makes no transparent background", kind=USER_ERROR)
-    if fields.get("output_format") == "jpeg":
+    if value == "transparent" and fields.get("output_format") == "jpeg":
         raise _fault(name, "JPEG has no transparent background; ask for 'png' or 'webp'")
 
 

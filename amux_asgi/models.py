@@ -50,7 +50,6 @@ GPT_IMAGE_1: Final = ModelSpec(
     qualities=_TIERS,
     backgrounds=_BACKGROUNDS,
     output_formats=_FORMATS,
-    transparent=True,
 )
 FREE: Final = Pixels(step=16, longest=3840, ratio=3, fewest=655_360, most=8_294_400)
 GPT_IMAGE_2: Final = ModelSpec(
@@ -58,9 +57,8 @@ GPT_IMAGE_2: Final = ModelSpec(
     prompt_max=_LONG,
     pixels=FREE,
     qualities=_TIERS,
-    backgrounds=_BACKGROUNDS,
+    backgrounds=_BACKGROUNDS,  # transparent since 2026-08-20, as a preview
     output_formats=_FORMATS,
-    transparent=True,  # since 2026-08-20, as a preview
 )
 GPT_IMAGE_25: Final = ModelSpec(
     fields=_NEW,
@@ -69,7 +67,6 @@ GPT_IMAGE_25: Final = ModelSpec(
     qualities=("low", "medium", "high", "xhigh", "max", "auto"),
     backgrounds=_BACKGROUNDS,
     output_formats=(*_FORMATS, "gif", "svg"),
-    transparent=True,
 )
 
 

@@ -179,8 +179,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._deadline = None
-        if self._in_head:
-            self.transport.close()
+        self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -27,6 +27,5 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     qualities: tuple[str, ...] = ()
     backgrounds: tuple[str, ...] = ()
     output_formats: tuple[str, ...] = ()
-    transparent: bool = False
     response_format: str = "b64_json"  # the model's own form, given when the client does not say
     size_code: str = "invalid_value"  # what a size outside `sizes` is called

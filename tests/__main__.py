@@ -36,7 +36,7 @@ def steps(python: Path) -> list[tuple[str, list[str | Path]]]:
         ("types", [tools / "basedpyright", *PATHS]),
         ("type completeness", [tools / "basedpyright", "--verifytypes", "amux_asgi", "--ignoreexternal"]),
         ("clean coverage", [tools / "coverage", "erase"]),
-        ("tests", [tools / "coverage", "run", "-m", "pytest"]),
+        ("tests", [tools / "coverage", "run", "-m", "pytest", "-n", "auto"]),
         ("combine coverage", [tools / "coverage", "combine", "--quiet"]),
         ("coverage", [tools / "coverage", "report"]),
     ]

@@ -37,7 +37,7 @@ class Serving:
     def is_listening(self) -> bool:
         try:
             self.connect().close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             return False
         return True
 
@@ -119,8 +119,9 @@ def test_a_request_with_two_meanings_is_refused_and_what_it_hides_is_not_run(ser
         b"x: " + b"a" * HEAD_BYTES,
         b"".join(b"x%d: a\r\n" % i for i in range(101)).removesuffix(b"\r\n"),
         b"\r\n".join(b"x%d: %s" % (i, b"a" * 1000) for i in range(70)),
+        b"x: " + b"a" * 10 * HEAD_BYTES,
     ],
-    ids=["one long header", "101 headers", "many bytes in many headers"],
+    ids=["one long header", "101 headers", "many bytes in many headers", "a header without an end"],
 )
 def test_a_head_that_is_too_large_is_refused(server: Serving, head: bytes) -> None:
     """431, and the connection is closed."""

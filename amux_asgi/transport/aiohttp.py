@@ -11,9 +11,7 @@ from yarl import URL
 from amux_asgi.errors import (
     GatewayError,
     UpstreamBadResponseError,
-    UpstreamError,
     UpstreamIncompleteError,
-    UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
 from amux_asgi.transport.base import Incoming, Progress, Transport
@@ -85,12 +83,6 @@ async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> Async
 def _ours(exc: Exception, progress: Progress) -> GatewayError:
     if not progress.began:
         return UpstreamUnreachableError("the upstream cannot be reached")
-    match exc:
-        case TimeoutError():
-            return UpstreamTimeoutError("the upstream did not answer in time")
-        case aiohttp.ClientResponseError():
-            return UpstreamBadResponseError("the upstream's answer is not HTTP")
-        case aiohttp.ClientError() | OSError():
-            return UpstreamIncompleteError("the connection to the upstream was cut")
-        case _:
-            return UpstreamError("the upstream could not be asked", retry=False)
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return UpstreamBadResponseError("the upstream's answer is not HTTP")
+    return UpstreamIncompleteError("the connection to the upstream was cut")

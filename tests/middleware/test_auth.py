@@ -137,6 +137,25 @@ def test_who_may_call_is_said_in_one_way() -> None:
         AuthMiddleware(hello, keys=KEYS, authenticate=anyone)
 
 
+async def test_a_scope_that_nobody_knows_does_not_pass() -> None:
+    """It might be a request of a kind that is yet to come."""
+    with pytest.raises(NotImplementedError, match="'webtransport'"):
+        await call(AuthMiddleware(hello, keys=KEYS), {"type": "webtransport"})
+
+
+async def test_what_is_merely_true_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in the team's own function is a 500 for the client, and told to the operator."""
+
+    async def careless(_connection: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return "yes"
+
+    sent = await call(AuthMiddleware(hello, authenticate=careless), {"type": "http", "method": "GET"})
+
+    assert sent[0]["status"] == 500
+    assert "`authenticate` gave a str" in caplog.text
+
+
 async def test_only_lifespan_passes_unasked() -> None:
     """It is no request."""
     seen: list[str] = []

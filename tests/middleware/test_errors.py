@@ -4,12 +4,13 @@ import logging
 
 import pytest
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from amux_asgi.errors import End, GatewayError, InvalidRequestError, RateLimitError, UpstreamError
 from amux_asgi.middleware.errors import ErrorMiddleware, reraise
@@ -201,3 +202,81 @@ async def test_a_websocket_is_refused_with_the_same_words_where_the_server_can(e
         assert b'"code":"invalid_value"' in sent[1]["body"]
     else:
         assert sent == [{"type": "websocket.close", "code": 1008, "reason": "invalid_value"}]
+
+
+WEBSOCKET = {"type": "websocket"}
+CONNECT: Message = {"type": "websocket.connect"}
+
+
+async def test_a_websockets_own_error_is_its_close_code() -> None:
+    """Starlette's `WebSocketException` says how to close."""
+    sent = await call(raising(WebSocketException(4001, "later")), WEBSOCKET, CONNECT)
+
+    assert sent == [{"type": "websocket.close", "code": 4001, "reason": "later"}]
+
+
+@pytest.mark.parametrize(
+    "gone", [WebSocketDisconnect(1001), ClientDisconnect(), ExceptionGroup("one", [ClientDisconnect()])], ids=repr
+)
+async def test_a_client_that_left_is_no_error_to_answer(gone: Exception) -> None:
+    """Nobody would read it; the server knows what to do."""
+    with pytest.raises((WebSocketDisconnect, ClientDisconnect, ExceptionGroup)):
+        await call(raising(gone), {"type": "http", "method": "GET"})
+
+
+async def test_after_the_client_left_everything_is_raised_again() -> None:
+    """What the app raises then is for the host alone."""
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        raise InvalidRequestError("too late")
+
+    with pytest.raises(InvalidRequestError):
+        await call(ErrorMiddleware(app), {"type": "http", "method": "GET"}, {"type": "http.disconnect"})
+
+
+async def test_an_app_that_gives_no_answer_to_a_client_that_left_is_right() -> None:
+    """There is nobody to answer."""
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+
+    assert await call(ErrorMiddleware(app), {"type": "http", "method": "GET"}, {"type": "http.disconnect"}) == []
+
+
+async def test_a_redirect_that_is_raised_stays_one() -> None:
+    """An `HTTPException` below 400 is no error."""
+    async with client(raising(HTTPException(307, headers={"location": "/there"}))) as asking:
+        answer = await asking.get("/")
+
+    assert (answer.status_code, answer.headers["location"], answer.content) == (307, "/there", b"")
+
+
+async def test_a_group_of_several_errors_is_a_bug() -> None:
+    """Which of them the client should see, nobody can say."""
+    errors = ExceptionGroup("two", [InvalidRequestError("a"), InvalidRequestError("b")])
+
+    async with client(raising(errors)) as asking:
+        with pytest.raises(ExceptionGroup):
+            await asking.get("/")
+
+
+async def test_what_an_app_says_with_its_error_is_shown() -> None:
+    """Its words below 500 (redacted), its wait, its methods; above 500 nothing."""
+    app = {
+        "/busy": HTTPException(429, "come back later", {"Retry-After": "7"}),
+        "/bug": HTTPException(500, "table users is locked"),
+        "/key": HTTPException(400, "the key sk-abcdefghijklmnopqrstuvwx is bad"),
+        "/method": HTTPException(405, headers={"Allow": "GET, PUT"}),
+    }
+
+    async def choosing(scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise app[scope["path"]]
+
+    async with client(ErrorMiddleware(choosing)) as asking:
+        busy, bug, key, method = [await asking.get(path) for path in app]
+
+    assert (busy.json()["error"]["message"], busy.headers["retry-after"]) == ("come back later", "7")
+    assert "users" not in bug.text
+    assert "abcdef" not in key.text
+    assert method.headers.get_list("allow") == ["GET, PUT"]

@@ -380,3 +380,18 @@ async def test_a_client_that_could_leak_cookies_is_refused() -> None:
             own_client(client)
     with httpx2.Client() as plain, pytest.raises(ConfigError, match="AsyncClient"):
         own_client(plain)
+
+
+async def test_a_client_of_ones_own_may_fail_in_its_own_way() -> None:
+    """Whatever its transport raises is an error of ours; if that tells nothing, all may have been sent."""
+
+    class Odd(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            await anyio.lowlevel.checkpoint()
+            raise RuntimeError(request.url)
+
+    async with httpx2.AsyncClient(transport=Odd(), cookies=no_cookies()) as client, own_client(client)() as transport:
+        with pytest.raises(UpstreamError, match="could not be asked") as caught:
+            await ask(transport, "http://127.0.0.1:9/")
+
+    assert caught.value.end is End.UNKNOWN

@@ -1,0 +1,70 @@
+"""The gateway carries out with what is installed, or with what the configuration names."""
+
+import subprocess
+import sys
+from collections.abc import Generator
+
+import pytest
+
+from tests.stub import Stub, upstream
+
+PROGRAM = """
+import sys
+if "without" in sys.argv:
+    sys.modules["aiohttp"] = None  # as if it were not installed
+import anyio
+from amux_asgi import *
+
+url, transport, loop = sys.argv[1:4]
+channel = ChannelConfig(name="stub", adapter="openai-compatible", base_url=url, models=("m",))
+images = images_app(
+    Config(gateway=GatewayConfig(transport=transport), channels=(channel,)), authenticate=anyone
+)
+
+async def main():
+    async with images.lifespan():
+        made = await images.gateway.generate(
+            GenerationRequest(model="m", prompt="x"), Principal(account="a", key="k")
+        )
+    print(len(made.images.data), "aiohttp" if sys.modules.get("aiohttp") else "httpx2")
+
+anyio.run(main, backend=loop)
+"""
+
+
+@pytest.fixture(scope="module")
+def stub() -> Generator[Stub]:
+    with upstream() as running:
+        yield running
+
+
+def carried(stub: Stub, *told: str) -> subprocess.CompletedProcess[str]:
+    """Make a picture in a fresh process."""
+    command = [sys.executable, "-c", PROGRAM, f"{stub.url}/v1", *told]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "by"),
+    [
+        (["auto", "asyncio"], "aiohttp"),
+        (["auto", "trio"], "httpx2"),
+        (["auto", "asyncio", "without"], "httpx2"),
+        (["httpx2", "asyncio"], "httpx2"),
+        (["aiohttp", "asyncio"], "aiohttp"),
+    ],
+    ids=" ".join,
+)
+def test_the_transport_is_the_one_that_was_chosen(stub: Stub, told: list[str], by: str) -> None:
+    """It is aiohttp where that is installed and can run, otherwise httpx2; what is named is taken."""
+    done = carried(stub, *told)
+
+    assert done.stdout.split() == ["1", by], done.stderr
+
+
+def test_a_transport_that_is_not_installed_is_missed_at_once(stub: Stub) -> None:
+    """Not at the first request."""
+    done = carried(stub, "aiohttp", "asyncio", "without")
+
+    assert done.returncode == 1
+    assert "amux-asgi[fast]" in done.stderr
