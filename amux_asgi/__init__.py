@@ -2,7 +2,7 @@
 
 from amux_asgi.adapters._base import Adapter, bearer, header
 from amux_asgi.app import ImagesApp, images_app
-from amux_asgi.build import fixed_keys
+from amux_asgi.build import channel, fixed_keys
 from amux_asgi.config import ChannelConfig, Config, GatewayConfig, KeyConfig, ModelConfig
 from amux_asgi.errors import ConfigError, GatewayError
 from amux_asgi.gateway import Gateway, Generation
@@ -37,6 +37,7 @@ __all__ = [
     "Principal",
     "anyone",
     "bearer",
+    "channel",
     "combine_lifespans",
     "fixed_keys",
     "from_user",

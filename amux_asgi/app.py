@@ -28,7 +28,7 @@ from amux_asgi.routing import Channel, Routes
 from amux_asgi.runtime import Runtimes, on_asyncio
 from amux_asgi.transport.asgi import open_app
 from amux_asgi.transport.base import Open, Transport
-from amux_asgi.transport.httpx import open_httpx2
+from amux_asgi.transport.httpx import Client, open_httpx2, own_client
 
 CONFIG_VARIABLE: Final = "AMUX_CONFIG"
 
@@ -79,7 +79,7 @@ def images_app(  # noqa: PLR0913, every part can be given
     authenticate: Authenticate | None = None,
     adapters: Iterable[Adapter] = (),
     apps: Mapping[str, ASGIApp] | None = None,
-    transport: Open | None = None,
+    transport: Open | Client | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     random: Callable[[], float] = chance.random,
@@ -88,7 +88,8 @@ def images_app(  # noqa: PLR0913, every part can be given
 
     Reads the configuration and does nothing else: opens no file, socket, thread or lock. `adapters` come beside those
     that ship; `apps` are ASGI apps of yours that answer at `asgi://NAME/...`; `transport` carries the asks to all other
-    upstreams; `clock` is monotonic, `now` the wall clock.
+    upstreams: an `AsyncClient` of httpx or httpx2, which stays yours to close, or what opens a `Transport`; `clock` is
+    monotonic, `now` the wall clock.
 
     Raises:
         ConfigError: it cannot work, or nobody said who may call.
@@ -96,7 +97,8 @@ def images_app(  # noqa: PLR0913, every part can be given
     told = _told(config, channels, keys)
     check_gateway(told)
     serving = channels_of(told, ADAPTERS | {adapter.name: adapter for adapter in adapters})
-    runtimes = Runtimes(_openers(serving, transport or _usual(told), apps or {}), grace=told.gateway.grace)
+    usual = _usual(told) if transport is None else transport if callable(transport) else own_client(transport)
+    runtimes = Runtimes(_openers(serving, usual, apps or {}), grace=told.gateway.grace)
     gateway = Gateway(
         Routes(serving), runtimes, _settings(told), clock=clock, now=lambda: int(now().timestamp()), random=random
     )

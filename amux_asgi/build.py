@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from amux_asgi import plugins
+from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import Adapter
 from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig
 from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
@@ -52,9 +53,21 @@ def channels_of(config: Config, adapters: Mapping[str, Adapter]) -> tuple[Channe
     """
     if not config.channels:
         raise config.fault(("channels",), "there is no channel, so nothing could be generated; add one")
-    channels = tuple(_channel(config, i, channel, adapters) for i, channel in enumerate(config.channels))
+    for i, told in enumerate(config.channels):
+        if not told.models:
+            raise config.fault(("channels", i, "models"), "the channel serves no model; name at least one")
+    channels = tuple(_channel(config, i, told, adapters) for i, told in enumerate(config.channels))
     _check_unique(config, "channels", [channel.name for channel in channels])
     return channels
+
+
+def channel(told: ChannelConfig, *, adapters: Iterable[Adapter] = ()) -> Channel:
+    """Make one channel in code, for a `Passthrough`; it needs no models. `adapters` come beside those that ship.
+
+    Raises:
+        ConfigError: it cannot work.
+    """
+    return _channel(Config(channels=(told,)), 0, told, ADAPTERS | {adapter.name: adapter for adapter in adapters})
 
 
 def keys_of(config: Config, now: Callable[[], datetime]) -> FixedKeys:
@@ -114,8 +127,6 @@ def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str,
 
 def _models(config: Config, where: Where, told: ChannelConfig) -> dict[str, str]:
     models = {_name(model): model.upstream if isinstance(model, ModelConfig) else model for model in told.models}
-    if not models:
-        raise config.fault((*where, "models"), "the channel serves no model; name at least one")
     if len(models) < len(told.models):
         raise config.fault((*where, "models"), "a model is named twice")
     if not all(text.isprintable() and text.strip() == text != "" for text in (*models, *models.values())):

@@ -28,9 +28,10 @@ TransportOf = Callable[[Channel], AbstractAsyncContextManager[Transport]]
 class Passthrough(Struct, frozen=True, kw_only=True):
     """One path of a vendor's that is passed on; it never leads to where a vendor keeps things for a whole account.
 
-    `path` is the exact decoded path here; `upstream_path` goes behind the channel's base URL. Only principals whose
-    `passthrough` globs name it may call it. `unmetered=True` must be said: calls are not charged; `price` is refused
-    yet. `query` names the parameters that are passed on; the others are not.
+    `channel` is made by `amux_asgi.channel(ChannelConfig(...))`. `path` is the exact decoded path here; `upstream_path`
+    goes behind the channel's base URL. Only principals whose `passthrough` globs name it may call it. `unmetered=True`
+    must be said: calls are not charged; `price` is refused yet. `query` names the parameters that are passed on; the
+    others are not.
 
     Raises:
         ConfigError: it cannot work.
@@ -107,7 +108,7 @@ class PassthroughMiddleware:
 
 
 def _open(_channel: Channel) -> AbstractAsyncContextManager[Transport]:
-    return open_httpx2()
+    return open_httpx2(pools=1)
 
 
 def _faults(passthrough: Passthrough) -> Iterable[str]:

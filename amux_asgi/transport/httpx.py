@@ -3,11 +3,11 @@
 import itertools
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx2
 
@@ -23,9 +23,24 @@ from amux_asgi.errors import (
 from amux_asgi.transport.base import Incoming, Open, Progress, Transport
 from amux_asgi.wire import HttpRequest
 
-Client = Any  # an AsyncClient of httpx or httpx2; the former need not be installed
-Request = Any  # theirs
+Request = Any  # httpx's or httpx2's; the former need not be installed
 Response = Any
+
+
+class Client(Protocol):
+    """An `httpx.AsyncClient` or an `httpx2.AsyncClient`, by what is used of it."""
+
+    cookies: Any
+
+    @property
+    def build_request(self) -> Callable[..., Request]: ...  # noqa: D102, theirs
+
+    @property
+    def send(self) -> Callable[..., Awaitable[Response]]: ...  # noqa: D102
+
+    @property
+    def aclose(self) -> Callable[[], Awaitable[None]]: ...  # noqa: D102
+
 
 POOLS: Final = 20  # a pool looks at all its connections at each event, so many small ones are faster than one
 CONNECT: Final = 10.0  # seconds
@@ -80,13 +95,13 @@ class HttpxTransport:
 
 
 @asynccontextmanager
-async def open_httpx2() -> AsyncGenerator[Transport]:
+async def open_httpx2(pools: int = POOLS) -> AsyncGenerator[Transport]:
     """Open the clients of one event loop.
 
     No connection is used twice: bytes that a server sends too many would be taken for the next answer.
     """
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(_client()) for _ in range(POOLS)]
+        clients = [await stack.enter_async_context(_client()) for _ in range(pools)]
         yield HttpxTransport(list(clients), traced=True)
 
 

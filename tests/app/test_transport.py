@@ -3,9 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Generator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
+import httpx  # noqa: TID251, a client of the caller's own
+import httpx2  # noqa: TID251, the same
 import pytest
 
+from amux_asgi import ChannelConfig, ConfigError, GenerationRequest, Principal, anyone, images_app
 from tests.stub import Stub, upstream
 
 PROGRAM = """
@@ -68,3 +73,28 @@ def test_a_transport_that_is_not_installed_is_missed_at_once(stub: Stub) -> None
 
     assert done.returncode == 1
     assert "amux-asgi[fast]" in done.stderr
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_client_of_ones_own_carries(stub: Stub, library: Any) -> None:
+    """It says its own name to the upstream, and is still open afterwards."""
+    jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    channel = ChannelConfig(name="stub", adapter="openai-compatible", base_url=f"{stub.url}/v1", models=("m",))
+    async with library.AsyncClient(cookies=jar, headers={"x-own": "mine"}, trust_env=False) as client:
+        images = images_app(channels=[channel], authenticate=anyone, transport=client)
+        async with images.lifespan():
+            await images.gateway.generate(GenerationRequest(model="m", prompt="x"), Principal(account="a", key="k"))
+        closed = client.is_closed
+
+    assert b"x-own: mine" in stub.requests[-1].lower()
+    assert not closed
+
+
+def test_a_client_that_cannot_carry_is_refused() -> None:
+    """When constructed."""
+    channel = ChannelConfig(name="stub", adapter="openai-compatible", base_url="http://127.0.0.1:9", models=("m",))
+    synchronous: Any = httpx2.Client
+
+    with synchronous() as client, pytest.raises(ConfigError, match="AsyncClient"):
+        images_app(channels=[channel], authenticate=anyone, transport=client)

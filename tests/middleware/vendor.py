@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from amux_asgi.adapters.openai import OPENAI
+import amux_asgi
+from amux_asgi import ChannelConfig
 from amux_asgi.middleware.passthrough import Passthrough
 from amux_asgi.routing import Channel
 
@@ -68,13 +69,9 @@ async def until(event: Event) -> None:
 
 def channel(url: str, **options: Any) -> Channel:
     """Make a channel to the vendor."""
-    told: dict[str, Any] = {
-        "credentials": ("vendor-credential-1",),
-        "timeout": 30.0,
-        "headers": {"x-project": "ours"},
-        **options,
-    }
-    return Channel(name="vendor", adapter=OPENAI, base_url=f"{url}/v1", models={}, **told)
+    told: dict[str, Any] = {"credentials": ("vendor-credential-1",), "headers": {"X-Project": "ours"}, **options}
+    config = ChannelConfig(name="vendor", adapter="openai-compatible", base_url=f"{url}/v1", models=(), **told)
+    return amux_asgi.channel(config)
 
 
 def passing(to: Channel, upstream_path: str = "/audio/speech", **options: Any) -> Passthrough:

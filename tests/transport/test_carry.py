@@ -4,7 +4,7 @@ import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx  # noqa: TID251, a client of the caller's own
@@ -379,7 +379,7 @@ async def test_a_client_that_could_leak_cookies_is_refused() -> None:
         with pytest.raises(ConfigError, match="DefaultCookiePolicy"):
             own_client(client)
     with httpx2.Client() as plain, pytest.raises(ConfigError, match="AsyncClient"):
-        own_client(plain)
+        own_client(cast("Any", plain))
 
 
 async def test_a_client_of_ones_own_may_fail_in_its_own_way() -> None:
@@ -395,3 +395,16 @@ async def test_a_client_of_ones_own_may_fail_in_its_own_way() -> None:
             await ask(transport, "http://127.0.0.1:9/")
 
     assert caught.value.end is End.UNKNOWN
+
+
+async def test_a_client_of_ones_own_keeps_its_own_deadline(stub: Stub) -> None:
+    """Its read timeout counts beside the gateway's."""
+    async with (
+        httpx2.AsyncClient(timeout=1, cookies=no_cookies(), trust_env=False) as client,
+        own_client(client)() as transport,
+    ):
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await ask(transport, stub.url + "/hang")
+
+    assert caught.value.end is End.UNKNOWN
+    assert await anyio.to_thread.run_sync(stub.left.get) == "stalled"
