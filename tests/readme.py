@@ -8,6 +8,8 @@ For whoever writes the README:
 - A name after the language, as in "```toml amux.toml", keeps the block as a file for the blocks below it.
 - A `bash` block, or its lines that begin with `$ `, must be what bash can parse. `json` must be JSON. `text` is free.
 - `<!-- part -->` on the line before: goes on where the `python` block above ended.
+- `<!-- served -->` on the line before: `python` or `bash` that is run while uvicorn serves the `app` of the nearest
+  file above it, at http://127.0.0.1:8000 as the block sees it.
 - `<!-- account -->` on the line before: needs a vendor's account, so it is only parsed.
 """
 
@@ -18,7 +20,7 @@ from typing import Final
 from msgspec import Struct
 
 KINDS: Final = frozenset({"bash", "json", "python", "text", "toml"})
-MARKS: Final = frozenset({"account", "part"})
+MARKS: Final = frozenset({"account", "part", "served"})
 _OPENING: Final = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<kind>\S*)[ ]*(?P<file>\S*)")
 _MARK: Final = re.compile(r"\s*<!-- (\w+) -->")
 
@@ -55,6 +57,13 @@ def joined(found: list[Block], i: int) -> str:
         return block.text
     above = max(j for j in range(i) if found[j].kind == block.kind)
     return f"{joined(found, above)}{block.text}"
+
+
+def served(found: list[Block], i: int) -> str:
+    """Name the module whose `app` is served to a block."""
+    return next(block.file for block in reversed(found[:i]) if block.kind == "python" and block.file).removesuffix(
+        ".py"
+    )
 
 
 def commands(block: Block) -> str:

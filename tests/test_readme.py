@@ -1,18 +1,28 @@
 """What the README shows works; `tests/readme.py` says how to write it so."""
 
 import ast
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
+from msgspec.structs import FieldInfo, fields, replace
+from PIL import Image, ImageChops, ImageStat
 
-from amux_asgi import ConfigError, anyone, images_app
+from amux_asgi import ChannelConfig, ConfigError, GatewayConfig, KeyConfig, anyone, images_app
+from amux_asgi.adapters import ADAPTERS
 from amux_asgi.config import load
-from tests.readme import Block, blocks, commands, joined
+from amux_asgi.sandbox import FAULTS
+from amux_asgi.sandbox.paint import Order, paint
+from tests.app.test_mounting import free_port
+from tests.readme import Block, blocks, commands, joined, served
 
 ROOT = Path(__file__).parents[1]
 README = list(blocks((ROOT / "README.md").read_text(encoding="utf-8")))
@@ -25,6 +35,8 @@ def check(found: list[Block], i: int, folder: Path) -> None:
         if found[j].file:
             (folder / found[j].file).write_text(joined(found, j), encoding="utf-8")
     match block.kind:
+        case "python" | "bash" if block.mark == "served":
+            check_served(block, served(found, i), folder)
         case "python":
             check_python(joined(found, i), block, folder)
         case "toml":
@@ -51,6 +63,23 @@ def check_python(code: str, block: Block, folder: Path) -> None:
         command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def check_served(block: Block, module: str, folder: Path) -> None:
+    """Run a client while uvicorn serves an app."""
+    port = free_port()
+    told = replace(block, text=block.text.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    assert told != block, "the block does not ask 127.0.0.1:8000"
+    command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port)]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert any("running on" in line for line in server.stderr or ())
+            if block.kind == "python":
+                check_python(told.text, told, folder)
+            else:
+                subprocess.run(["bash", "-euo", "pipefail"], input=commands(told), check=True, text=True, cwd=folder)  # noqa: S607, whichever bash
+        finally:
+            server.terminate()
 
 
 def check_toml(text: str, folder: Path) -> None:
@@ -124,15 +153,34 @@ $ curl -s http://127.0.0.1:8000/v1/models \\
 ```text
 free (
 ```
+
+```python shown.py
+from starlette.responses import PlainTextResponse
+
+app = PlainTextResponse("hello")
+```
+
+<!-- served -->
+```python
+import urllib.request
+
+assert urllib.request.urlopen("http://127.0.0.1:8000/").read() == b"hello"
+```
+
+<!-- served -->
+```bash
+$ test "$(curl -s http://127.0.0.1:8000/)" = hello
+```
 """
 
 
-@pytest.mark.parametrize("i", range(9))
+@pytest.mark.parametrize("i", range(12))
 def test_a_block_that_works_passes(i: int, tmp_path: Path) -> None:
     """Files, parts, accounts, `await` and commands are understood."""
     check(list(blocks(SAMPLE)), i, tmp_path)
 
 
+SERVED = "```python shown.py\nfrom starlette.responses import Response\n\napp = Response()\n```\n<!-- served -->\n```"
 BROKEN = [
     pytest.param("```python\n1 / 0\n```", AssertionError, 'README.md", line 2', id="an exception"),
     pytest.param("\n\n```python\nawait nothing\n```", AssertionError, 'README.md", line 4', id="an await"),
@@ -151,6 +199,9 @@ BROKEN = [
     pytest.param("<!-- account -->\n```python\nif\n```", SyntaxError, "invalid syntax", id="no Python"),
     pytest.param("```toml\n[gateway]\ntimeuot = 1\n```", ConfigError, "timeout", id="no such key"),
     pytest.param("```bash\n$ echo 'a\n```", subprocess.CalledProcessError, "bash", id="no command"),
+    pytest.param(SERVED + "python\nurl = '127.0.0.1:8000'\n1 / 0\n```", AssertionError, "ZeroDivision", id="a client"),
+    pytest.param(SERVED + "bash\nfalse 127.0.0.1:8000\n```", subprocess.CalledProcessError, "bash", id="a command"),
+    pytest.param(SERVED + "bash\ntrue\n```", AssertionError, "127.0.0.1:8000", id="a command that asks nobody"),
     pytest.param("```json\n{\n```", msgspec.DecodeError, "truncated", id="no JSON"),
 ]
 
@@ -161,7 +212,7 @@ def test_a_block_that_does_not_work_is_noticed(readme: str, error: type[Exceptio
     found = list(blocks(readme))
 
     with pytest.raises(error, match=re.escape(told)):
-        check(found, 0, tmp_path)
+        check(found, len(found) - 1, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +236,42 @@ def test_the_commands_of_a_block_are_its_prompts_with_their_continuations() -> N
 
     assert commands(block) == "a \\\n  b\nc"
     assert commands(Block(1, "bash", "a\nb\n")) == "a\nb\n"
+
+
+@pytest.mark.parametrize("kind", [GatewayConfig, ChannelConfig, KeyConfig])
+def test_the_readme_names_every_key_of_the_configuration(kind: type[Struct]) -> None:
+    """What can be set is found; `rehost` and `options` take one value only until there is something to set."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in text]
+
+    assert set(missing) <= {"rehost", "options"}
+
+
+@pytest.mark.parametrize("field", fields(GatewayConfig), ids=lambda field: field.name)
+def test_the_readme_tells_the_true_defaults(field: FieldInfo) -> None:
+    """They are what the code has."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    default: Any = field.default
+
+    told = "none" if default is None else json.dumps(default)
+
+    assert f"| `{field.name}` | {told} |" in text
+
+
+def test_the_readme_names_every_fault_and_every_adapter() -> None:
+    """What the sandbox plays, and what can be asked."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert [name for name in (*FAULTS, *ADAPTERS) if f"`{name}`" not in text] == []
+
+
+def test_the_readmes_picture_is_the_one_that_the_sandbox_paints() -> None:
+    """A Pillow of another release may draw a letter a little differently."""
+    shown = Image.open(ROOT / "examples" / "pictures" / "lantern.webp").convert("RGB")
+    order = Order(prompt="a red paper lantern over a canal at dusk", seed=0, width=1536, height=1024)
+    painted = Image.open(io.BytesIO(paint(order))).convert("RGB")
+
+    different = ImageStat.Stat(ImageChops.difference(shown, painted)).mean
+
+    assert max(different) < 3
