@@ -210,9 +210,9 @@ def _one_of(name: str, value: Json, choices: tuple[str, ...]) -> None:
 def _within(name: str, value: Json, lowest: int, highest: int) -> None:
     _is(name, value, int)
     if value < lowest:
-        raise _fault(name, f"{name!r} must be at least {lowest}, not {value}", "integer_below_min_value")
+        raise _fault(name, f"{name!r} must be at least {lowest}", "integer_below_min_value")
     if value > highest:
-        raise _fault(name, f"{name!r} must be at most {highest}, not {value}", "integer_above_max_value")
+        raise _fault(name, f"{name!r} must be at most {highest}", "integer_above_max_value")
 
 
 def _is(name: str, value: Json, wanted: type) -> None:
