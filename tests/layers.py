@@ -36,6 +36,7 @@ SHELL: Final = (
     "gateway",
     "sandbox.faults",
     "sandbox.paint",
+    "sandbox.job",
     "sandbox.upstream",
     "sandbox",
 )

@@ -1,7 +1,6 @@
 """The sandbox's ASGI app: strict like OpenAI's images API, honest about what it is."""
 
 import base64
-import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -10,46 +9,28 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from amux_asgi.document import load
-from amux_asgi.errors import GatewayError, InvalidRequestError, NotFoundError, RequestTooLargeError
-from amux_asgi.explain import parse
-from amux_asgi.models import CATALOGUE, GPT_IMAGE_2, find
+from amux_asgi.errors import GatewayError, NotFoundError, RequestTooLargeError
+from amux_asgi.models import CATALOGUE
 from amux_asgi.sandbox.faults import (
     FAULTS,
     JSON,
     Sleep,
     error_body,
     fault_asked,
-    is_fault_model,
     play,
     whole,
 )
+from amux_asgi.sandbox.job import Job, echo, job_of, spec_of, usage
 from amux_asgi.sandbox.paint import Order, paint
-from amux_asgi.schema import GenerationRequest
-from amux_asgi.spec import ModelSpec
-from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_tokens
 
 OWNER: Final = "amux-sandbox"
 LONGEST: Final = 1_048_576  # bytes of a request
 WRONG: Final = b"bearer sk-wrong"  # how keys begin that are refused
 Now = Callable[[], datetime]
-
-
-class Job(Struct, frozen=True, kw_only=True):
-    """A valid request, with everything that was left open resolved."""
-
-    request: GenerationRequest
-    spec: ModelSpec
-    orders: tuple[Order, ...]
-    size: str
-    quality: str
-    background: str
-    output_format: str
 
 
 def sandbox_app(*, sleep: Sleep = anyio.sleep, now: Now = lambda: datetime.now(UTC)) -> ASGIApp:
@@ -91,7 +72,7 @@ class _Sandbox:
 
     async def generations(self, scope: Scope, receive: Receive, send: Send) -> None:
         _check_method(scope, "POST")
-        job = _job(await _body(receive))
+        job = job_of(await _body(receive))
         fault, number = fault_asked(job.request.model or "", job.request.prompt) or ("", 0)
         if fault == "slow":
             await self._sleep(number)
@@ -122,13 +103,13 @@ class _Sandbox:
     async def model(self, scope: Scope, _receive: Receive, send: Send) -> None:
         _check_method(scope, "GET")
         name = str(scope["path_params"]["id"])
-        _spec(name)
+        spec_of(name)
         await whole(send, 200, msgspec.json.encode(_card(name)), JSON)
 
     async def _answer(self, job: Job, scope: Scope) -> dict[str, Any]:
         pictures = [await self._item(job, order, scope) for order in job.orders]
         answer: dict[str, Any] = {"created": int(self._now().timestamp()), "data": pictures}
-        return answer if "response_format" in job.spec.fields else answer | _echo(job) | {"usage": _usage(job)}
+        return answer if "response_format" in job.spec.fields else answer | echo(job) | {"usage": usage(job)}
 
     async def _item(self, job: Job, order: Order, scope: Scope) -> dict[str, Any]:
         item: dict[str, Any] = {}
@@ -154,7 +135,7 @@ class _Sandbox:
         partials = job.request.partial_images or 0
         single = replace(job, orders=job.orders[:1])
         for order in job.orders:
-            common = {"created_at": int(self._now().timestamp()), **_echo(job)}
+            common = {"created_at": int(self._now().timestamp()), **echo(job)}
             for i in range(partials):
                 early = replace(order, blur=1 - i / partials)
                 text = base64.b64encode(await _painted(early)).decode()
@@ -164,7 +145,7 @@ class _Sandbox:
                 yield {"type": "error", "error": {**error, "message": "Image generation failed", "param": None}}
                 return
             text = base64.b64encode(await _painted(order)).decode()
-            yield {"type": f"{_EVENT}.completed", "b64_json": text, **common, "usage": _usage(single)}
+            yield {"type": f"{_EVENT}.completed", "b64_json": text, **common, "usage": usage(single)}
 
 
 async def _nothing(scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -204,93 +185,6 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-def _job(body: bytes) -> Job:
-    document = load(body)
-    if document.model is None:
-        raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
-    spec = _spec(document.model)
-    if "response_format" in document.values and "response_format" not in spec.fields:
-        raise InvalidRequestError(
-            "unknown parameter: 'response_format'", param="response_format", code="unknown_parameter"
-        )
-    unknown = [name for name in document.raw if name not in _KNOWN]
-    request = parse(document, spec)
-    if unknown:
-        raise InvalidRequestError(f"unknown parameter: {unknown[0]!r}", param=unknown[0], code="unknown_parameter")
-    return _resolved(request, spec, _seed(document.values.get("seed")))
-
-
-def _seed(value: Any) -> int:  # noqa: ANN401, whatever JSON can say
-    if value is None:
-        return 0
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidRequestError("'seed' must be an integer", param="seed", code="invalid_type")
-    return value
-
-
-def _spec(model: str) -> ModelSpec:
-    spec = GPT_IMAGE_2 if is_fault_model(model) else find(model)
-    if spec is None:
-        raise InvalidRequestError(
-            f"the model {model!r} does not exist", param="model", type="image_generation_user_error"
-        )
-    return spec
-
-
-def _resolved(request: GenerationRequest, spec: ModelSpec, seed: int) -> Job:
-    """Choose what the request leaves open; nothing stays `auto`."""
-    size = request.size if request.size not in (None, "auto") else "1024x1024"
-    quality = request.quality if request.quality not in (None, "auto") else "medium" if spec.backgrounds else "standard"
-    background = request.background if request.background not in (None, "auto") else "opaque"
-    output_format = request.output_format if request.output_format in ("jpeg", "webp") else "png"
-    width, height = map(int, size.split("x"))
-    order = Order(
-        prompt=request.prompt,
-        seed=seed,
-        width=width,
-        height=height,
-        quality=quality,
-        transparent=background == "transparent",
-        output_format=output_format,
-        compression=100 if request.output_compression is None else request.output_compression,
-    )
-    orders = tuple(replace(order, seed=seed + i) for i in range(request.n or 1))
-    return Job(
-        request=request,
-        spec=spec,
-        orders=orders,
-        size=size,
-        quality=quality,
-        background=background,
-        output_format=output_format,
-    )
-
-
-def _echo(job: Job) -> dict[str, str]:
-    return {"background": job.background, "output_format": job.output_format, "quality": job.quality, "size": job.size}
-
-
-def _usage(job: Job) -> dict[str, Any]:
-    """Count tokens by OpenAI's published formula; a text token is taken to be four bytes."""
-    number = len(job.orders)
-    first = job.orders[0] if number else Order(prompt="", seed=0, width=1, height=1)
-    quality = job.quality if job.quality in ("low", "medium") else "high"
-    each = (
-        fixed_size_tokens(job.size, quality)
-        if job.spec.pixels is None
-        else free_size_tokens(first.width, first.height, quality)
-    )
-    inputs = number * math.ceil(len(job.request.prompt.encode()) / 4)
-    outputs = number * ((each or 0) + PARTIAL * (job.request.partial_images or 0 if job.request.stream else 0))
-    return {
-        "input_tokens": inputs,
-        "input_tokens_details": {"image_tokens": 0, "text_tokens": inputs},
-        "output_tokens": outputs,
-        "output_tokens_details": {"image_tokens": outputs, "text_tokens": 0},
-        "total_tokens": inputs + outputs,
-    }
-
-
 def _card(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": OWNER}
 
@@ -306,5 +200,4 @@ async def _painted(order: Order) -> bytes:
 
 
 _EVENT: Final = "image_generation"
-_KNOWN: Final = frozenset(GenerationRequest.__struct_fields__) - {"extra"} | {"seed"}
 app: Final = sandbox_app()
