@@ -128,7 +128,12 @@ class Gateway:
                 images = await self._attempt(candidate, adapted.request, work, runtime)
             except GatewayError as error:
                 logger.warning(
-                    "%s attempt %d on %s: %s (%s)", generation, attempts, candidate.channel.name, error.code, error.end
+                    "%s attempt %d on %s: %s, %s",
+                    generation,
+                    attempts,
+                    candidate.channel.name,
+                    error.code,
+                    error.end.value if error.end else "no end",
                 )
                 error.attempts = attempts
                 error.channel = candidate.channel.name

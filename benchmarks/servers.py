@@ -80,6 +80,7 @@ def running(command: list[str]) -> Generator[Running]:
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         server = Running(process, port, Path(folder) / "said")
         try:
@@ -88,7 +89,8 @@ def running(command: list[str]) -> Generator[Running]:
                     break
             yield server
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # all of them may have ended
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

