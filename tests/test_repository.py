@@ -9,7 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOP = {"README.md", "amux_asgi", "benchmarks", "examples", "pyproject.toml", "tests"}
-MADE = {"__pycache__", "amux-pictures", "build", "dist", "node_modules"}  # by running things; git does not know them
+MADE = {
+    "__pycache__",
+    "amux-pictures",
+    "build",
+    "dist",
+    "lantern.png",
+    "node_modules",
+    "sandbox.png",
+}  # by running things; git does not know them
 KEPT = {".ci", ".gitignore"}  # what may begin with a dot and is not made by running things
 
 INDEX = re.compile(r"\b(?:pypi|npmjs|pythonhosted)\.(?:org|com)\b|\bindex-url\b")
