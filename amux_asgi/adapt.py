@@ -11,6 +11,7 @@ from amux_asgi.errors import InvalidRequestError
 from amux_asgi.routing import Channel
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec
+from amux_asgi.words import quote
 
 COUNTS: Final = frozenset({"batch_size", "num_images", "num_outputs", "numberOfImages", "sampleCount", "max_images"})
 """Vendors' names for `n`: taken only where the adapter understands them, since they change what a request costs."""
@@ -65,9 +66,7 @@ def refuse_changes(changes: tuple[str, ...]) -> None:
     """
     if changes:
         field = changes[0].partition(":")[0]
-        raise InvalidRequestError(
-            f"strict mode: this model's channel cannot take {field!r} as it is ({changes[0]})", param=field
-        )
+        raise InvalidRequestError(f"strict mode: this model's channel cannot take {quote(field)} as it is", param=field)
 
 
 def _is_forwarded(name: str, channel: Channel) -> bool:
@@ -77,7 +76,7 @@ def _is_forwarded(name: str, channel: Channel) -> bool:
     if adapter.closed and name in VENDOR_FIELDS:
         return False
     if channel.unknown_fields == "reject":
-        raise InvalidRequestError(f"unknown parameter: {name!r}", param=name, code="unknown_parameter")
+        raise InvalidRequestError(f"unknown parameter: {quote(name)}", param=name, code="unknown_parameter")
     return channel.unknown_fields == "forward"
 
 

@@ -14,6 +14,7 @@ from amux_asgi.gateway import Gateway, Generation
 from amux_asgi.receive import receive_json
 from amux_asgi.schema import encode_response
 from amux_asgi.scope import facts_of, principal_of
+from amux_asgi.words import quote
 
 Reveal = Literal["attempts", "channel"]
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -81,12 +82,12 @@ class Model:
             if model in self._gateway.models(principal_of(scope)):
                 await _answer(send, msgspec.json.encode(_card(model)))
                 return
-        raise ModelNotFoundError(f"there is no model {asked!r} for this API key", param="model")
+        raise ModelNotFoundError(f"there is no model {quote(asked)} for this API key", param="model")
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001, an ASGI app's signature
     """Answer any other path."""
-    raise NotFoundError(f"nothing answers at {scope['path']!r}; pictures are made at '/v1/images/generations'")
+    raise NotFoundError(f"nothing answers at {quote(scope['path'])}; pictures are made at '/v1/images/generations'")
 
 
 def routes(gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal]) -> list[BaseRoute]:

@@ -27,6 +27,7 @@ from amux_asgi.runtime import Runtime, Runtimes
 from amux_asgi.schema import GenerationRequest, ImagesResponse
 from amux_asgi.transport.carry import carry
 from amux_asgi.wire import Target
+from amux_asgi.words import quote
 
 HOPS = 2  # gateways in a row at most
 logger: logging.Logger = logging.getLogger("amux_asgi")
@@ -107,9 +108,9 @@ class Gateway:
             raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
         candidates = list(self._routes.candidates(name, turn=next(self._turns), random=self._random))
         if not candidates:
-            raise ModelNotFoundError(f"no channel serves the model {name!r}", param="model")
+            raise ModelNotFoundError(f"no channel serves the model {quote(name)}", param="model")
         if not principal.may_use(name):
-            raise PermissionDeniedError(f"this API key may not use the model {name!r}", param="model")
+            raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
         return iter(candidates)
 
     def _adapt(self, request: GenerationRequest, candidate: Candidate, *, strict: bool) -> Adapted:

@@ -11,6 +11,7 @@ from starlette.types import Scope, Send
 from amux_asgi.errors import End, GatewayError, MethodNotAllowedError
 from amux_asgi.scope import facts_of, request_id_of
 
+LONGEST_TEXT: Final = 2000  # characters; a client can name a field by a whole megabyte
 LONGEST_WAIT: Final = 60  # seconds that every SDK honours
 POLICY_VIOLATION: Final = 1008  # of a websocket's close
 
@@ -33,11 +34,9 @@ async def respond(scope: Scope, send: Send, error: GatewayError) -> None:
 
 
 def body_of(error: GatewayError) -> bytes:
-    """Write the four keys, always; half a character of UTF-16 becomes a question mark."""
+    """Write the four keys, always, none of them long; half a character of UTF-16 becomes a question mark."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return msgspec.json.encode(
-        {"error": {name: text and text.encode(errors="replace").decode() for name, text in fields.items()}}
-    )
+    return msgspec.json.encode({"error": {name: text and _fit(text) for name, text in fields.items()}})
 
 
 def headers_of(error: GatewayError) -> Headers:
@@ -60,6 +59,10 @@ def headers_of(error: GatewayError) -> Headers:
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     """Write headers as ASGI has them; what is not printable ASCII becomes a question mark."""
     return [(name.encode(), _UNFIT.sub("?", value).encode()) for name, value in headers]
+
+
+def _fit(text: str) -> str:
+    return text[:LONGEST_TEXT].encode(errors="replace").decode()
 
 
 async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> None:

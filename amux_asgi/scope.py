@@ -46,8 +46,13 @@ def request_id_of(scope: Scope) -> str:
     if "request_id" not in facts:
         given = header_values(scope, b"x-request-id")
         fit = len(given) == 1 and _ID.fullmatch(given[0])
-        facts["request_id"] = given[0].decode() if fit else f"req_{secrets.token_hex(16)}"
+        facts["request_id"] = given[0].decode() if fit else fresh_request_id()
     return str(facts["request_id"])
+
+
+def fresh_request_id() -> str:
+    """Make an id for a request that brought none."""
+    return f"req_{secrets.token_hex(16)}"
 
 
 def facts_of(scope: Scope) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from amux_asgi.plugins import load
+from amux_asgi.scope import fresh_request_id
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
@@ -168,11 +169,15 @@ class StrictProtocol(HttpToolsProtocol):
                 "content-type: application/json",
                 f"content-length: {len(body)}",
                 "connection: close",
+                f"x-request-id: {fresh_request_id()}",
                 "\r\n",
             ]
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: no path here is a websocket's, so who asks for one gets an ordinary answer."""
 
     def _expect_head(self) -> None:
         self._deadline = self.loop.call_later(self._head_timeout, self._give_up)

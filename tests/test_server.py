@@ -108,6 +108,7 @@ def test_a_request_with_two_meanings_is_refused_and_what_it_hides_is_not_run(ser
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
+    assert b"\r\nx-request-id: req_" in answer
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].keys() == {"message", "type", "param", "code"}
     while (line := server.said()) != "GET /after":
         assert "hidden" not in line
@@ -151,6 +152,17 @@ def test_a_second_head_on_the_same_connection_has_its_own_deadline(server: Servi
             answer += connection.recv(1000)
         connection.sendall(b"GET /two HTTP/1.1\r\nx: ")
         assert received(connection) == b""
+
+
+def test_who_asks_for_a_websocket_gets_an_ordinary_answer(server: Serving) -> None:
+    """No path is a websocket's."""
+    asked = [b"GET /socket HTTP/1.1", b"host: x", b"connection: upgrade, close", b"upgrade: websocket"]
+
+    answer = server.ask(b"\r\n".join([*asked, b"sec-websocket-version: 13", b"sec-websocket-key: eA==", b"", b""]))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    while server.said() != "GET /socket":
+        pass
 
 
 def test_many_connections_that_say_nothing_do_not_keep_others_waiting(server: Serving) -> None:

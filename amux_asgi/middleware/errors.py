@@ -101,6 +101,8 @@ async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _
     if isinstance(cause, WebSocketException) and scope["type"] == "websocket" and not watched.gone:
         await watched.send({"type": "websocket.close", "code": cause.code, "reason": cause.reason})
         return
+    if watched.gone and isinstance(cause, GatewayError):  # nobody is there, and it is no bug
+        return
     error = _meaning(cause)
     if watched.begun or watched.gone:
         _log(scope, error)

@@ -15,6 +15,7 @@ from amux_asgi.sandbox.paint import Order
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec
 from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_tokens
+from amux_asgi.words import quote
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ def job_of(body: bytes) -> Job:
     unknown = [name for name in document.raw if name not in _KNOWN]
     request = parse(document, spec)
     if unknown:
-        raise InvalidRequestError(f"unknown parameter: {unknown[0]!r}", param=unknown[0], code="unknown_parameter")
+        raise InvalidRequestError(f"unknown parameter: {quote(unknown[0])}", param=unknown[0], code="unknown_parameter")
     return _resolved(request, spec, _seed(document.values.get("seed")))
 
 
@@ -59,7 +60,7 @@ def spec_of(model: str) -> ModelSpec:
     spec = GPT_IMAGE_2 if is_fault_model(model) else find(model)
     if spec is None:
         raise InvalidRequestError(
-            f"the model {model!r} does not exist", param="model", type="image_generation_user_error"
+            f"the model {quote(model)} does not exist", param="model", type="image_generation_user_error"
         )
     return spec
 

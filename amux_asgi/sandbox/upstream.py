@@ -26,6 +26,7 @@ from amux_asgi.sandbox.faults import (
 )
 from amux_asgi.sandbox.job import Job, echo, job_of, spec_of, usage
 from amux_asgi.sandbox.paint import Order, paint
+from amux_asgi.words import quote
 
 OWNER: Final = "amux-sandbox"
 LONGEST: Final = 1_048_576  # bytes of a request
@@ -149,7 +150,7 @@ class _Sandbox:
 
 
 async def _nothing(scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise NotFoundError(f"the sandbox has nothing at {scope['path']!r}")
+    raise NotFoundError(f"the sandbox has nothing at {quote(scope['path'])}")
 
 
 def _check_key(scope: Scope) -> None:

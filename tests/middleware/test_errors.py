@@ -159,6 +159,16 @@ async def test_an_app_that_gives_no_answer_is_a_500() -> None:
         assert (await asking.get("/")).json()["error"]["code"] == "internal_error"
 
 
+async def test_a_long_name_is_not_echoed_whole() -> None:
+    """A client can name a field by a megabyte."""
+    name = "x" * 1_000_000
+
+    async with client(raising(InvalidRequestError(f"unknown parameter: {name}", param=name))) as asking:
+        answer = await asking.get("/")
+
+    assert len(answer.content) < 5000
+
+
 async def test_head_gets_no_body() -> None:
     """Its length says what GET would give."""
     async with client(raising(InvalidRequestError("no"))) as asking:
@@ -224,15 +234,20 @@ async def test_a_client_that_left_is_no_error_to_answer(gone: Exception) -> None
         await call(raising(gone), {"type": "http", "method": "GET"})
 
 
-async def test_after_the_client_left_everything_is_raised_again() -> None:
-    """What the app raises then is for the host alone."""
+async def test_after_the_client_left_only_bugs_are_told() -> None:
+    """Refusals have nobody to go to, and are none of the host's business."""
 
-    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
-        await receive()
-        raise InvalidRequestError("too late")
+    def leaving(error: Exception) -> ErrorMiddleware:
+        async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+            await receive()
+            raise error
 
-    with pytest.raises(InvalidRequestError):
-        await call(ErrorMiddleware(app), {"type": "http", "method": "GET"}, {"type": "http.disconnect"})
+        return ErrorMiddleware(app)
+
+    scope, left = {"type": "http", "method": "GET"}, {"type": "http.disconnect"}
+    assert await call(leaving(InvalidRequestError("too late")), scope, left) == []
+    with pytest.raises(ZeroDivisionError):
+        await call(leaving(ZeroDivisionError()), scope, left)
 
 
 async def test_an_app_that_gives_no_answer_to_a_client_that_left_is_right() -> None:
