@@ -17,6 +17,8 @@ from amux_asgi.routing import Channel
 from amux_asgi.toml_lines import Path as Where
 
 SHORTEST_KEY: Final = 20  # characters
+DAY: Final = 86_400  # seconds, the longest that anything waits
+HEAVIEST: Final = 1_000_000
 
 
 def check_gateway(config: Config) -> None:
@@ -26,11 +28,13 @@ def check_gateway(config: Config) -> None:
         ConfigError: a number that cannot be, a network that is none, or a default model that no channel serves.
     """
     gateway = config.gateway
-    for name in ("timeout", "body_timeout", "write_timeout", "max_body", "max_answer"):
+    for name in ("timeout", "body_timeout", "write_timeout"):
+        _check_seconds(config, ("gateway", name), getattr(gateway, name))
+    if gateway.grace != 0:
+        _check_seconds(config, ("gateway", "grace"), gateway.grace)
+    for name in ("max_body", "max_answer"):
         if not getattr(gateway, name) > 0:
             raise config.fault(("gateway", name), "must be above zero")
-    if gateway.grace < 0:
-        raise config.fault(("gateway", "grace"), "must not be below zero")
     for network in gateway.trusted_proxies:
         try:
             ipaddress.ip_network(network)
@@ -101,10 +105,9 @@ def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str,
         close = get_close_matches(told.adapter, list(adapters), n=1)
         hint = f"do you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(adapters))}"
         raise config.fault((*where, "adapter"), f"there is no adapter {told.adapter!r}; {hint}")
-    if told.weight < 1:
-        raise config.fault((*where, "weight"), "must be at least 1")
-    if not told.timeout > 0:
-        raise config.fault((*where, "timeout"), "must be above zero")
+    if not 1 <= told.weight <= HEAVIEST:
+        raise config.fault((*where, "weight"), f"must be from 1 to {HEAVIEST}")
+    _check_seconds(config, (*where, "timeout"), told.timeout)
     if told.options:
         raise config.fault((*where, "options"), f"the adapter {adapter.name!r} takes no options; leave them out")
     base_url = _base_url(config, where, told, adapter)
@@ -123,6 +126,11 @@ def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str,
         on_unknown=told.on_unknown,
         headers={name.lower(): value for name, value in told.headers.items()},
     )
+
+
+def _check_seconds(config: Config, where: Where, seconds: float) -> None:
+    if not 0 < seconds <= DAY:
+        raise config.fault(where, f"must be above zero, and at most {DAY} seconds")
 
 
 def _models(config: Config, where: Where, told: ChannelConfig) -> dict[str, str]:

@@ -66,7 +66,7 @@ def check(config: ConfigFile) -> None:
 
 @commands.command()
 def key() -> None:
-    """Make a new API key and print it, for `[[keys]]`."""
+    """Make a new API key and print it, for the configuration."""
     typer.echo(make_key())
 
 

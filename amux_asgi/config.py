@@ -123,7 +123,7 @@ def _convert(values: dict[str, Toml], reader: Config) -> Config:
     try:
         read = msgspec.convert(values, Config)
     except msgspec.ValidationError as exc:
-        message, _, at = str(exc).partition(" - at ")
+        message, _, at = _MISSING.sub(r"the key \1 is missing", str(exc)).partition(" - at ")
         where = tuple(int(part) if part.isdecimal() else part for part in _PART.findall(at.removeprefix("`$")))
         raise reader.fault(where, f"{_first_lower(message)}; see the configuration table in the README") from exc
     return msgspec.structs.replace(read, file=reader.file, lines=reader.lines)
@@ -197,5 +197,6 @@ def _first_lower(text: str) -> str:
 
 
 _LINE: Final = re.compile(r"at line (\d+)")
+_MISSING: Final = re.compile(r"^Object missing required field (`\w+`)")
 _PART: Final = re.compile(r"[A-Za-z_]+|\d+")
 _VARIABLE: Final = re.compile(r"\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}")
