@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from amux_asgi.errors import InvalidRequestError
-from amux_asgi.schema import BAD_JSON, Json, fields_of
+from amux_asgi.schema import BAD_JSON, FIELDS, GenerationRequest, Json, fields_of
 from amux_asgi.words import as_object, is_printable, quote, type_word
 
 
@@ -35,6 +35,28 @@ def load(body: bytes) -> Body:
         return _load(body)
     except (*BAD_JSON, ValueError) as exc:
         raise _bad("the body is not valid JSON") from exc
+
+
+def body_of(request: GenerationRequest) -> Body:
+    """Read a request that was made in code as strictly as one that was sent.
+
+    Raises:
+        InvalidRequestError: it could not be sent so; `param` names the field at fault.
+    """
+    if doubled := FIELDS & request.extra.keys():
+        name = min(doubled)
+        raise InvalidRequestError(f"'extra' holds {name!r}, which is a field of its own", param=name)
+    said = {name: value for name in FIELDS if (value := getattr(request, name)) is not None}
+    fields = {name: _written(name, value) for name, value in {**said, **request.extra}.items()}
+    return load(msgspec.json.encode(fields))
+
+
+def _written(name: str, value: Json) -> Raw:
+    try:
+        name.encode()
+        return value if isinstance(value, Raw) else Raw(_encoder.encode(value))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequestError(f"the value of {quote(name)} cannot be written as JSON", param=name) from exc
 
 
 def _load(body: bytes) -> Body:
@@ -140,5 +162,6 @@ def _bad(message: str) -> InvalidRequestError:
 
 
 _decoder: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_encoder: Final = json.JSONEncoder(allow_nan=False)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")

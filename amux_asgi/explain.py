@@ -37,14 +37,16 @@ EDITS_ONLY: Final = frozenset({"image", "images", "input_fidelity", "mask"})
 
 
 def parse(asked: Body | GenerationRequest, spec: ModelSpec | None) -> GenerationRequest:
-    """Give the valid request. Without a spec, types and general ranges are checked.
+    """Give the valid request, of a body or of one that was valid for another model.
+
+    Without a spec, types and general ranges are checked.
 
     Raises:
         InvalidRequestError: the first fault.
     """
     if isinstance(asked, GenerationRequest):
         said = {name: value for name in FIELDS if (value := getattr(asked, name)) is not None}
-        check(said | asked.extra, spec)
+        check({**said, **asked.extra}, spec)
         return asked
     check(asked.values, spec)
     known = {name: value for name, value in asked.values.items() if name in FIELDS}

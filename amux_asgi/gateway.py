@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from amux_asgi.adapt import Adapted, adapt, refuse_changes
-from amux_asgi.document import Body
+from amux_asgi.document import Body, body_of
 from amux_asgi.errors import (
     End,
     GatewayError,
@@ -93,9 +93,10 @@ class Gateway:
             raise InvalidRequestError(
                 "this request came through this kind of gateway before; a loop is refused", code="loop_detected"
             )
-        candidates = self._resolve(asked.model, principal)
+        body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
+        candidates = self._resolve(body.model, principal)
         first = next(candidates)
-        request = parse(asked, find(first.model))
+        request = parse(body, find(first.model))
         adapted = self._adapt(request, first, strict=strict)
         work = _Work(
             request=request, first=(first, adapted), others=candidates, strict=strict, hops=hops, deadline=deadline

@@ -73,14 +73,20 @@ class Runtimes:
 
     @asynccontextmanager
     async def _start(self) -> AsyncGenerator[Runtime]:
+        error: Exception | None = None
         async with AsyncExitStack() as stack:
             opened = {
                 opener: await stack.enter_async_context(opener()) for opener in dict.fromkeys(self._openers.values())
             }
             transports = {name: opened[opener] for name, opener in self._openers.items()}
             async with anyio.create_task_group() as tasks:
-                yield Runtime(Jobs(tasks.start_soon), transports)
+                try:
+                    yield Runtime(Jobs(tasks.start_soon), transports)
+                except Exception as exc:  # noqa: BLE001, raised again below, where no task group wraps it
+                    error = exc
                 tasks.cancel_scope.cancel()
+        if error is not None:
+            raise error
 
     async def _alone(self, work: Callable[[Runtime], Awaitable[T]]) -> T:
         async with self._start() as runtime:

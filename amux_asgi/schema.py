@@ -17,7 +17,8 @@ NOTHING: Final = Raw()  # a field that is not there; `Raw` cannot be in a union
 class GenerationRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a client asks for. `None` means omitted, as an explicit `null` does on the wire.
 
-    `extra` holds the fields that are not OpenAI's, each as the JSON it came as.
+    `extra` holds the fields that are not OpenAI's: as JSON values or as `msgspec.Raw`; adapters are always given
+    `Raw`, the JSON that they came as.
     """
 
     prompt: str
@@ -39,7 +40,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     frame_count: int | None = None
     frame_duration_ms: int | None = None  # milliseconds
     svg: dict[str, Any] | None = None
-    extra: dict[str, Raw] = {}
+    extra: Mapping[str, Any] = {}
 
 
 FIELDS: Final = frozenset(GenerationRequest.__struct_fields__) - {"extra"}

@@ -1,13 +1,16 @@
 """A request's JSON is read strictly: it has one meaning, whoever reads it."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from amux_asgi.document import load
+from amux_asgi.document import body_of, load
 from amux_asgi.errors import InvalidRequestError
+from amux_asgi.schema import GenerationRequest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -103,3 +106,38 @@ def test_any_bytes_are_read_or_refused_with_words(body: bytes) -> None:
         load(body)
     except InvalidRequestError as error:
         assert error.status == 400
+
+
+def test_a_request_made_in_code_is_read_like_one_that_was_sent() -> None:
+    """Other fields may be values or the JSON that they are."""
+    request = GenerationRequest(prompt="a cat", n=2, extra={"seed": 5, "tags": ["a"], "raw": Raw(b"1.50")})
+
+    body = body_of(request)
+
+    assert body.values == {"prompt": "a cat", "n": 2, "seed": 5, "tags": ["a"], "raw": 1.5}
+    assert {name: bytes(raw) for name, raw in body.raw.items() if name in request.extra} == {
+        "seed": b"5",
+        "tags": b'["a"]',
+        "raw": b"1.50",
+    }
+
+
+IN_CODE: list[tuple[dict[str, Any], str | None]] = [
+    ({"prompt": "\ud800"}, "prompt"),
+    ({"prompt": "a", "extra": {"seed": float("nan")}}, "seed"),
+    ({"prompt": "a", "extra": {"seed": b"bytes"}}, "seed"),
+    ({"prompt": "a", "extra": {"seed": object()}}, "seed"),
+    ({"prompt": "a", "extra": {"n": 5}}, "n"),
+    ({"prompt": "a", "extra": {"\udfff": 5}}, "\udfff"),
+    ({"prompt": "a", "extra": {"seed": Raw(b"{bad")}}, None),
+    ({"prompt": "a", "model": 5}, "model"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), IN_CODE)
+def test_what_could_not_be_sent_is_refused_in_code_too(fields: dict[str, Any], param: str | None) -> None:
+    """With the field at fault."""
+    with pytest.raises(InvalidRequestError) as caught:
+        body_of(GenerationRequest(**fields))
+
+    assert caught.value.param == param

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amux_asgi import ChannelConfig, Gateway, GatewayError, GenerationRequest, Principal, anyone, images_app
-from amux_asgi.errors import RateLimitError, UpstreamIncompleteError, UpstreamTimeoutError
+from amux_asgi.errors import InvalidRequestError, RateLimitError, UpstreamIncompleteError, UpstreamTimeoutError
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +119,7 @@ async def test_a_channel_that_cannot_be_asked_this_is_passed_over(others: list[s
     """What only it refuses is no fault of the request; without another, the first channel's error is the answer."""
     upstreams = Upstreams()
     answers: dict[str, Answer | None] = {"one": BUSY, **dict.fromkeys(others, GOOD)}
-    request = order(extra={"brand_new": b"1"})
+    request = order(extra={"brand_new": 1})
 
     async with gateway(upstreams, answers, picky={"unknown_fields": "reject"}) as asking:
         if "three" in others:
@@ -145,6 +145,13 @@ async def test_after_the_deadline_nobody_is_asked() -> None:
             await asking.generate(order(), ME)
 
     assert upstreams.asked == ["one"]
+
+
+async def test_a_request_made_in_code_is_checked_like_one_that_was_sent() -> None:
+    """And the error is no group of them, although a task group carries the work."""
+    with pytest.raises(InvalidRequestError):
+        async with gateway(Upstreams(), {"one": GOOD}) as asking:
+            await asking.generate(order(n=11), ME)
 
 
 async def test_pictures_that_nobody_asked_for_are_cut_off(caplog: pytest.LogCaptureFixture) -> None:

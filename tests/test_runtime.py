@@ -113,3 +113,10 @@ async def test_without_a_lifespan_trio_is_told_the_mend() -> None:
     """Trio has no tasks that nobody owns."""
     with pytest.raises(NotStartedError, match=r"images\.lifespan"):
         await Runtimes({}, grace=1).run(channels)
+
+
+async def test_what_is_raised_while_it_runs_comes_out_as_it_is() -> None:
+    """Whoever wraps `except` around the lifespan finds the error itself."""
+    with pytest.raises(ZeroDivisionError):
+        async with Runtimes({}, grace=1).running():
+            raise ZeroDivisionError
