@@ -21,6 +21,7 @@ GOOD = """
 [gateway]
 default_model = "gpt-image-2"
 timeout = 100
+grace = 0
 trusted_proxies = ["10.0.0.0/8"]
 reveal = ["attempts", "channel"]
 
