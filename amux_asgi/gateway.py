@@ -129,16 +129,9 @@ class Gateway:
             try:
                 images = await self._attempt(candidate, adapted.request, work, runtime)
             except GatewayError as error:
-                logger.warning(
-                    "%s attempt %d on %s: %s, %s",
-                    generation,
-                    attempts,
-                    candidate.channel.name,
-                    error.code,
-                    error.end.value if error.end else "no end",
-                )
                 error.attempts = attempts
                 error.channel = candidate.channel.name
+                _log(generation, error)
                 following = (
                     self._next(work) if attempts <= EXTRA_ATTEMPTS and may_go_on(error.end, candidate.channel) else None
                 )
@@ -206,3 +199,10 @@ class _Work(Struct, frozen=True, kw_only=True):
     strict: bool
     hops: int
     deadline: float
+
+
+def _log(generation: str, error: GatewayError) -> None:
+    """Tell the operator of an attempt that failed; what the client did wrong is no warning."""
+    level = logging.INFO if error.end is End.FINAL else logging.WARNING
+    end = "no end" if error.end is None else error.end.value
+    logger.log(level, "%s attempt %d on %s: %s, %s", generation, error.attempts, error.channel, error.code, end)

@@ -1,5 +1,6 @@
 """Which upstream is asked, how often, and what is made of its answer."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -208,3 +209,25 @@ async def test_an_upstream_that_dies_in_its_answer_is_told_as_such() -> None:
     async with images.lifespan():
         with pytest.raises(UpstreamIncompleteError):
             await images.gateway.generate(order(), ME)
+
+
+BAD = (400, b'{"error":{"message":"no cats","code":"moderation_blocked"}}')
+
+
+async def test_failed_attempts_are_logged_and_clients_own_faults_are_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who sends bad prompts fills nobody's log."""
+    caplog.set_level(logging.INFO, logger="amux_asgi")
+
+    for answers in ({"one": BAD}, {"two": BUSY, "three": None}):
+        async with gateway(Upstreams(), dict[str, Answer | None](answers)) as asking:
+            with pytest.raises(GatewayError):
+                await asking.generate(order(), ME)
+
+    logged = [(record.levelname, record.getMessage().partition(" ")[2]) for record in caplog.records]
+    assert logged == [
+        ("INFO", "attempt 1 on one: moderation_blocked, final"),
+        ("WARNING", "attempt 1 on two: rate_limit_exceeded, refused"),
+        ("WARNING", "attempt 2 on three: upstream_bad_response, unknown"),
+    ]
