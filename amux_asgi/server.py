@@ -19,7 +19,9 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess
 
+from amux_asgi.errors import UpstreamTimeoutError
 from amux_asgi.plugins import load
+from amux_asgi.respond import respond
 from amux_asgi.scope import fresh_request_id
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
@@ -59,7 +61,7 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
     """Say all of it in uvicorn's terms."""
     protocol = partial(StrictProtocol, head_timeout=settings.head_timeout, write_timeout=settings.write_timeout)
     return Config(
-        partial(_in_pieces, factory),
+        partial(_served, factory),
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -226,9 +228,32 @@ class InPieces:
         await self._app(scope, receive, paced)
 
 
-def _in_pieces(factory: str) -> ASGIApp:
+class Stopping:
+    """Answers who still waits when the grace time is over; uvicorn itself would say it in plain text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except asyncio.CancelledError:  # the server's last word: nobody else cancels a request
+            if begun or scope["type"] != "http":
+                raise
+            await respond(scope, send, UpstreamTimeoutError("the gateway stopped before the answer was ready"))
+
+
+def _served(factory: str) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
-    return InPieces(make())
+    return Stopping(InPieces(make()))
 
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)

@@ -14,7 +14,10 @@ def make() -> ASGIApp:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer `/big` with 20 MB, `/held` once the test lets go, everything else with what it was asked."""
+    """Answer `/big` with 20 MB, `/held` once the test lets go, everything else with what it was asked.
+
+    `/waiting` is never answered, `/begun` never to its end.
+    """
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -28,6 +31,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/held":
         async with turns:
             await anyio.to_thread.run_sync(sys.stdin.readline)  # one line lets one go
+    if scope["path"] == "/begun":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+    if scope["path"] in ("/begun", "/waiting"):
+        await anyio.sleep_forever()
     answer = (
         b"x" * 20_000_000 if scope["path"] == "/big" else f"{scope['client'][0]} {scope['scheme']} {len(body)}".encode()
     )

@@ -219,6 +219,23 @@ def test_sigterm_finishes_what_runs() -> None:
     assert statuses == [200] * 100
 
 
+def test_who_still_waits_when_the_grace_time_is_over_gets_an_error_of_ours() -> None:
+    """Not uvicorn's plain text; an answer that has begun is cut off."""
+    with ThreadPoolExecutor(2) as pool:
+        with serving(grace=0) as server:
+            url = f"http://127.0.0.1:{server.port}"
+            begun = pool.submit(httpx2.get, f"{url}/begun", timeout=30)
+            assert server.said() == "GET /begun"
+            waiting = pool.submit(httpx2.get, f"{url}/waiting", timeout=30, headers={"x-request-id": "mine"})
+            assert server.said() == "GET /waiting"
+        answer, cut = waiting.result(), begun.exception()
+
+    assert (answer.status_code, answer.headers["x-request-id"]) == (504, "mine")
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert isinstance(cut, httpx2.RemoteProtocolError)
+
+
 @pytest.mark.parametrize(
     ("trusted", "headers", "client"),
     [
