@@ -149,10 +149,17 @@ def _base_url(config: Config, where: Where, told: ChannelConfig, adapter: Adapte
     url = told.base_url or adapter.base_url
     if url is None:
         raise config.fault(where, f"the adapter {adapter.name!r} has no address of its own; say which server it is")
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname or not _URL.fullmatch(url):
+    if not _URL.fullmatch(url) or not _is_address(url):
         raise config.fault(where, "is no base URL; write it as 'https://host/path', without user, query or fragment")
     return url.rstrip("/")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or half an IPv6 address
+        return False
 
 
 def _check_credentials(config: Config, where: Where, told: ChannelConfig, adapter: Adapter, base_url: str) -> None:
