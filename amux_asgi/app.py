@@ -104,9 +104,10 @@ def images_app(  # noqa: PLR0913, every part can be given
     )
     store = keys if isinstance(keys, KeyStore) else keys_of(told, now) if told.keys else None
     if store is None and authenticate is None:
-        raise ConfigError(
-            "nobody said who may call: give keys, or `authenticate=` with a function of yours, `from_user(...)`, "
-            "`outer` or `anyone`"
+        raise told.fault(
+            ("keys",),
+            "nobody said who may call: add a key (`amux-asgi key` makes one), or give images_app() `authenticate=`: "
+            "a function of yours, `from_user(...)`, `outer` or `anyone`",
         )
 
     def stack(app: ASGIApp) -> ASGIApp:
