@@ -104,7 +104,7 @@ class Gateway:
         return await self._runtimes.run(partial(self._send, work))
 
     def _resolve(self, model: str | None, principal: Principal) -> Iterator[Candidate]:
-        name = model or self._settings.default_model
+        name = self._settings.default_model if model is None else model
         if name is None:
             raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
         candidates = list(self._routes.candidates(name, turn=next(self._turns), random=self._random))

@@ -154,6 +154,7 @@ def test_dalle_answers_in_either_form(client: httpx2.Client) -> None:
         ({"prompt": None}, 400, "invalid_type", "prompt"),
         ({"n": 11}, 400, "integer_above_max_value", "n"),
         ({"model": "nobody's", "n": 11}, 404, "model_not_found", "model"),
+        ({"model": ""}, 404, "model_not_found", "model"),
         ({"model": None}, 400, "missing_required_parameter", "model"),
         ({"response_format": "url"}, 400, "invalid_value", "response_format"),
         ({"stream": True}, 400, "invalid_value", "stream"),
