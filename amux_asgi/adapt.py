@@ -1,6 +1,6 @@
 """Say a request in the terms of one channel: what it cannot be told is dropped and reported, or refused."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -11,12 +11,15 @@ from amux_asgi.errors import InvalidRequestError
 from amux_asgi.routing import Channel
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec
-from amux_asgi.words import quote
+from amux_asgi.words import as_object, quote
 
-COUNTS: Final = frozenset({"batch_size", "num_images", "num_outputs", "numberOfImages", "sampleCount", "max_images"})
-"""Vendors' names for `n`: taken only where the adapter understands them, since they change what a request costs."""
+COUNTS: Final = frozenset({"batch_size", "max_images", "num_images", "num_outputs", "numberofimages", "samplecount"})
+"""Vendors' names for `n`: taken only where the adapter understands them, since they change what a request costs.
 
-MODELS: Final = frozenset({"deployment", "deployment_id", "engine", "modelId", "model_id", "models"})
+In lower case: there are servers that read names in any.
+"""
+
+MODELS: Final = frozenset({"deployment", "deployment_id", "engine", "model_id", "modelid", "models"})
 """Other names for `model`, refused for the same reason."""
 
 LONGEST: Final = 1000  # characters of a report
@@ -84,17 +87,18 @@ def _refuse_aliases(request: GenerationRequest, known: frozenset[str]) -> None:
     for name, value in request.extra.items():
         if name in known:
             continue
-        if name in COUNTS | MODELS:
-            meant = "n" if name in COUNTS else "model"
+        plain = name.lower()
+        if plain in COUNTS | MODELS:
+            meant = "n" if plain in COUNTS else "model"
             raise InvalidRequestError(
                 f"unknown parameter: {name!r}; say {meant!r}", param=name, code="unknown_parameter"
             )
-        if name == "parameters":
-            nested: Any = msgspec.json.decode(value)
-            if isinstance(nested, dict) and (inner := (COUNTS | {"n"}) & nested.keys()):
+        if plain == "parameters":
+            nested = as_object(msgspec.json.decode(value)) or {}
+            if inner := [count for count in nested if count.lower() in COUNTS | {"n"}]:
                 raise InvalidRequestError(
-                    f"'parameters' says {min(inner)!r}, which this model's channel does not count by; say 'n'",
-                    param="parameters",
+                    f"{name!r} says {inner[0]!r}, which this model's channel does not count by; say 'n'",
+                    param=name,
                     code="unknown_parameter",
                 )
 
