@@ -1,7 +1,7 @@
 """What the sandbox is asked: read as strictly as OpenAI does, everything resolved that was left open."""
 
 import math
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,11 +11,13 @@ from amux_asgi.errors import InvalidRequestError
 from amux_asgi.explain import parse
 from amux_asgi.models import GPT_IMAGE_2, find
 from amux_asgi.sandbox.faults import is_fault_model
-from amux_asgi.sandbox.paint import Order
+from amux_asgi.sandbox.paint import Format, Order
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec
 from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_tokens
-from amux_asgi.words import quote
+from amux_asgi.words import join, quote
+
+SEED_MAX: Final = 2**53  # the largest integer that every reader of JSON reads alike
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -96,7 +98,25 @@ def _seed(value: Any) -> int:  # noqa: ANN401, whatever JSON can say
         return 0
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidRequestError("'seed' must be an integer", param="seed", code="invalid_type")
+    if abs(value) > SEED_MAX:
+        code = "integer_above_max_value" if value > 0 else "integer_below_min_value"
+        raise InvalidRequestError(f"'seed' must be from -{SEED_MAX} to {SEED_MAX}", param="seed", code=code)
     return value
+
+
+def _format(asked: str | None) -> Format:
+    """Refuse what would come out as PNG, rather than say nothing."""
+    match asked:
+        case None:
+            return "png"
+        case "png" | "jpeg" | "webp":
+            return asked
+        case _:
+            raise InvalidRequestError(
+                f"the sandbox paints {join(get_args(Format))}, not {quote(asked)}",
+                param="output_format",
+                type="image_generation_user_error",
+            )
 
 
 def _resolved(request: GenerationRequest, spec: ModelSpec, seed: int) -> Job:
@@ -104,7 +124,7 @@ def _resolved(request: GenerationRequest, spec: ModelSpec, seed: int) -> Job:
     size = request.size if request.size not in (None, "auto") else "1024x1024"
     quality = request.quality if request.quality not in (None, "auto") else "medium" if spec.backgrounds else "standard"
     background = request.background if request.background not in (None, "auto") else "opaque"
-    output_format = request.output_format if request.output_format in ("jpeg", "webp") else "png"
+    output_format = _format(request.output_format)
     width, height = map(int, size.split("x"))
     order = Order(
         prompt=request.prompt,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, Literal, cast
 
 from msgspec import Meta, Struct
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -26,6 +26,7 @@ PALETTES: Final = (
 """Night, dusk, haze, light, sun, ground: from the top of the sky down."""
 
 Colour = tuple[int, int, int]
+Format = Literal["png", "jpeg", "webp"]
 LONGEST: Final = 3840  # pixels of a side
 SMOOTH: Final = 3  # times larger is the sun drawn, so that its edge is smooth
 ROUGH: Final = 4_000_000  # pixels; larger pictures are smooth enough as they are
@@ -45,9 +46,9 @@ class Order(Struct, frozen=True, kw_only=True):
     height: Annotated[int, Meta(ge=16, le=LONGEST)]
     quality: str = "high"
     transparent: bool = False
-    output_format: str = "png"
-    compression: int = 100
-    blur: float = 0
+    output_format: Format = "png"
+    compression: Annotated[int, Meta(ge=0, le=100)] = 100
+    blur: Annotated[float, Meta(ge=0, le=1)] = 0
 
 
 def paint(order: Order) -> bytes:

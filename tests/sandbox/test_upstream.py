@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import httpx2  # noqa: TID251, the test's client
+import msgspec
 import pytest
 from openai import APIError, OpenAI
 
@@ -98,6 +99,10 @@ async def test_several_pictures_differ_and_a_seed_repeats_them(asking: httpx2.As
         ({"colour": "red"}, "colour", "unknown_parameter"),
         ({"seed": "one"}, "seed", "invalid_type"),
         ({"seed": True}, "seed", "invalid_type"),
+        ({"seed": 2**53 + 1}, "seed", "integer_above_max_value"),
+        ({"seed": -(2**53) - 1}, "seed", "integer_below_min_value"),
+        ({"model": "gpt-image-2.5-flare", "output_format": "gif"}, "output_format", "invalid_value"),
+        ({"model": "gpt-image-2.5-flare", "output_format": "svg"}, "output_format", "invalid_value"),
         ({"n": 11}, "n", "integer_above_max_value"),
         ({"size": "1x1"}, "size", "invalid_value"),
         ({"prompt": None}, "prompt", "invalid_type"),
@@ -183,9 +188,19 @@ def test_a_url_leads_to_the_picture(url: str, prefix: str) -> None:
     assert item["revised_prompt"].startswith("a lantern, ")
 
 
-async def test_a_picture_that_nobody_could_order_is_not_painted(url: str) -> None:
-    """A URL made up to keep the sandbox busy leads nowhere."""
-    order = b'{"prompt":"","seed":0,"width":100000,"height":100000}'
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        {"width": 100_000, "height": 100_000},
+        {"output_format": "png\r\nset-cookie: a=b"},
+        {"compression": 1000},
+        {"blur": 1e300},
+    ],
+    ids=str,
+)
+async def test_a_picture_that_nobody_could_order_is_not_painted(url: str, made_up: dict[str, Any]) -> None:
+    """A URL made up to keep the sandbox busy, or to add to its answer, leads nowhere."""
+    order = msgspec.json.encode({"prompt": "", "seed": 0, "width": 16, "height": 16, **made_up})
 
     answer = httpx2.get(f"{url}/pictures/{base64.urlsafe_b64encode(order).decode()}")
 
