@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from examples._setup import ROOT, environment, install, say
+from examples._setup import ROOT, environment, finish, install, say
 
 HERE = Path(__file__).parent
 DEFAULT = "standalone"
@@ -50,16 +50,6 @@ def key(python: Path) -> str:
         command = [python, "-m", "amux_asgi", "key"]
         file.write_text(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
     return file.read_text()
-
-
-def finish(command: list[str | Path]) -> int:
-    """Run to the end; Ctrl+C reaches the example too, which ends in its own time."""
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
 
 
 def found() -> dict[str, Path]:

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import venv
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 OLDEST = (3, 11)
 if sys.version_info < OLDEST:  # said here, before anything that an older Python could not read
@@ -55,6 +57,21 @@ def install(command: Sequence[str | Path], log: Path) -> None:
     if code:
         lines = [line for line in log.read_text().splitlines() if "error" in line.lower()] or ["no reason was given"]
         sys.exit(f"what is needed could not be installed (is there a network?): {lines[0]}\nthe whole log: {log}")
+
+
+def finish(command: Sequence[str | Path]) -> int:
+    """Run to the end; Ctrl+C reaches the command too, which ends in its own time, and SIGTERM is handed on."""
+    with subprocess.Popen(command) as process:
+
+        def hand_on(_number: int, _frame: FrameType | None) -> None:
+            process.terminate()
+
+        signal.signal(signal.SIGTERM, hand_on)
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def say(text: str) -> None:

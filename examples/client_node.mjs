@@ -1,4 +1,4 @@
-// The official OpenAI SDK for Node as a client: writes sandbox.png. First: npm install openai
+// The official OpenAI SDK for Node, asking the gateway that runs in another terminal: writes sandbox.png. First: npm install openai
 import { writeFile } from "node:fs/promises";
 import OpenAI from "openai";
 

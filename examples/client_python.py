@@ -1,4 +1,4 @@
-"""The official OpenAI SDK for Python as a client: writes sandbox.png."""
+"""The official OpenAI SDK for Python, asking the gateway that runs in another terminal: writes sandbox.png."""
 
 import base64
 import os

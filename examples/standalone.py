@@ -1,16 +1,18 @@
 """The gateway standalone, on the sandbox: no account, no vendor's key. Prints a curl line that makes a picture."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from amux_asgi.cli import main
 
 CONFIG = Path(__file__).with_name("amux.toml")
 PORT = os.environ.get("PORT", "8000")
 KEY = os.environ["AMUX_KEY"]  # python3 -m examples makes one on first start
 
-print(f"The gateway listens on http://127.0.0.1:{PORT}; its key is {KEY}; Ctrl+C ends it.")
-print(f"""In another terminal, this makes lantern.png:
+print(f"The gateway listens on http://127.0.0.1:{PORT} (PORT=... for another); its key is {KEY}; Ctrl+C ends it.")
+print(
+    f"""In another terminal, this makes lantern.png:
 
 curl -s http://127.0.0.1:{PORT}/v1/images/generations \\
   -H 'Authorization: Bearer {KEY}' -H 'Content-Type: application/json' \\
@@ -18,10 +20,8 @@ curl -s http://127.0.0.1:{PORT}/v1/images/generations \\
   python3 -c "import base64, json, sys
 picture = json.load(sys.stdin)['data'][0]['b64_json']
 open('lantern.png', 'wb').write(base64.b64decode(picture))"
-""")
-sys.stdout.flush()
-command = [sys.executable, "-m", "amux_asgi", "serve", "--config", CONFIG, "--port", PORT]
-try:
-    subprocess.run(command, check=True)
-except KeyboardInterrupt:
-    print("ended")
+""",
+    flush=True,
+)
+sys.argv[1:] = ["serve", "--config", str(CONFIG), "--port", PORT]  # as the command `amux-asgi serve ...` does
+main()

@@ -95,6 +95,21 @@ def test_a_slip_in_an_examples_name_is_answered_with_the_nearest() -> None:
     assert "'standalone'" in done.stderr
 
 
+def test_a_runner_that_is_stopped_leaves_nothing_behind() -> None:
+    """Who ends `python -m examples` ends the gateway too, in its own time."""
+    inner = f"import signal; print('begun', flush=True); print(int(signal.sigwait([{signal.SIGTERM:d}])), flush=True)"
+    blocked = f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [{signal.SIGTERM:d}]); {inner}"
+    code = f"import sys; from examples._setup import finish; sys.exit(finish([sys.executable, '-c', {blocked!r}]))"
+
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.terminate()
+        rest = process.communicate()[0]
+
+    assert (rest, process.returncode) == (f"{signal.SIGTERM:d}\n", 0)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_an_example_is_short(path: Path) -> None:
     """At most 40 lines."""
@@ -109,6 +124,20 @@ def test_the_standalone_gateways_curl_line_makes_a_picture(tmp_path: Path) -> No
         subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)  # noqa: S607, whichever bash
 
     assert (tmp_path / "lantern.png").read_bytes().startswith(PNG)
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback() -> None:
+    """The second gateway on one port says why it does not start, and how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = {**os.environ, "PYTHONPATH": str(ROOT), "AMUX_KEY": KEY, "PORT": str(taken.getsockname()[1])}
+        done = subprocess.run(
+            [sys.executable, HERE / "standalone.py"], env=told, capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert "PORT=" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
