@@ -16,11 +16,13 @@ import httpx2  # noqa: TID251, the test's client
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
@@ -37,6 +39,7 @@ from amux_asgi import (
     anyone,
     combine_lifespans,
     fixed_keys,
+    from_user,
     images_app,
     outer,
 )
@@ -269,6 +272,35 @@ def test_an_outer_auth_middleware_counts() -> None:
     assert (inside.status_code, outside.status_code) == (200, 401)
 
 
+class Logins(AuthenticationBackend):
+    """A host's own authentication: whoever says a name is that user."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        name = conn.headers.get("x-login")
+        return None if name is None else (AuthCredentials(), SimpleUser(name))
+
+
+def test_the_hosts_own_users_count_only_if_they_are_logged_in() -> None:
+    """Starlette gives everybody a user, and the one of a stranger is true as well."""
+
+    def resolve(user: BaseUser) -> Principal | None:
+        return None if user.display_name == "banned" else Principal(account=user.display_name, key="login")
+
+    app = images(keys=None, authenticate=from_user(resolve))
+    host = Starlette(
+        routes=[Mount("/v1", app)],
+        lifespan=app.lifespan,
+        middleware=[Middleware(AuthenticationMiddleware, backend=Logins())],
+    )
+    with serve(host) as url:
+        statuses = [
+            ask(url, "/v1/images/generations", headers=login).status_code
+            for login in ({"x-login": "ann"}, {"x-login": "banned"}, {})
+        ]
+
+    assert statuses == [200, 401, 401]
+
+
 def test_constructing_does_nothing() -> None:
     """No file, socket or thread: a second process may be forked from it."""
     code = (
@@ -316,6 +348,36 @@ def test_several_workers_of_any_server_serve_it(server: str, tmp_path: Path) -> 
             process.send_signal(signal.SIGTERM)
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+FORKED: Final = """
+import os
+import socket
+import uvicorn
+from preloaded import app
+listening = socket.create_server(("127.0.0.1", {port}))
+for _ in range(2):
+    if not os.fork():
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run([listening])
+        os._exit(0)
+listening.close()
+os.wait()
+"""
+
+
+def test_it_may_be_preloaded_before_the_workers_are_forked(tmp_path: Path) -> None:
+    """One app, made once, served by the children of the process that made it."""
+    (tmp_path / "preloaded.py").write_text(PRELOADED.format(root=os.fspath(Path.cwd()), key=KEY))
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED.format(port=port)], cwd=tmp_path, start_new_session=True
+    ) as process:
+        try:
+            answers = [asked_until_it_listens(f"http://127.0.0.1:{port}") for _ in range(4)]
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+    assert [answer.status_code for answer in answers] == [200] * 4
 
 
 @pytest.mark.anyio
