@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
@@ -102,6 +103,9 @@ async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _
         await watched.send({"type": "websocket.close", "code": cause.code, "reason": cause.reason})
         return
     if watched.gone and isinstance(cause, GatewayError):  # nobody is there, and it is no bug
+        if scope["type"] == "http" and not watched.begun:
+            with suppress(OSError):  # some servers say so when nobody takes it
+                await respond(scope, watched.send, cause)  # a host's `BaseHTTPMiddleware` fails without an answer
         return
     error = _meaning(cause)
     if watched.begun or watched.gone:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -181,6 +182,28 @@ def test_it_works_under_a_hosts_own_middleware() -> None:
     assert (facts["model"], facts["images"], facts["attempts"], facts["channel"]) == ("gpt-image-2", 1, 1, "sandbox")
     assert facts["generation"].startswith("gen_")
     assert facts["request_id"] == made.headers["x-request-id"]
+
+
+def test_a_client_that_leaves_is_no_error_of_the_hosts() -> None:
+    """`BaseHTTPMiddleware` raises for a request without an answer, and the host's error reporting would hear it."""
+    app = images()
+    host = Starlette(routes=[Mount("/v1", app)], lifespan=app.lifespan, middleware=[Middleware(Noting)])
+    ended: list[BaseException | None] = []
+
+    async def reporting(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await host(scope, receive, send)
+        except Exception as exc:
+            ended.append(exc)
+            raise
+        ended.append(None)
+
+    head = f"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 9\r\n"
+    with serve(reporting) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as leaving:
+        leaving.sendall(f"{head}content-type: application/json\r\nexpect: 100-continue\r\n\r\n".encode())
+        assert leaving.recv(100).startswith(b"HTTP/1.1 100 ")  # the body is waited for
+
+    assert ended == [None, None]  # the request, and the lifespan
 
 
 def test_lifespans_are_combined_in_order() -> None:

@@ -235,17 +235,22 @@ async def test_a_client_that_left_is_no_error_to_answer(gone: Exception) -> None
 
 
 async def test_after_the_client_left_only_bugs_are_told() -> None:
-    """Refusals have nobody to go to, and are none of the host's business."""
+    """Refusals are none of the host's business; they are answered, since some hosts miss an answer."""
 
-    def leaving(error: Exception) -> ErrorMiddleware:
-        async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+    def leaving(error: Exception, *, begun: bool = False) -> ErrorMiddleware:
+        async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+            if begun:
+                await send({"type": "http.response.start", "status": 200})
             await receive()
             raise error
 
         return ErrorMiddleware(app)
 
     scope, left = {"type": "http", "method": "GET"}, {"type": "http.disconnect"}
-    assert await call(leaving(InvalidRequestError("too late")), scope, left) == []
+    refusal = InvalidRequestError("too late")
+    assert [message.get("status") for message in await call(leaving(refusal), scope, left)] == [400, None]
+    assert len(await call(leaving(refusal, begun=True), scope, left)) == 1
+    assert await call(leaving(refusal), {"type": "websocket"}, {"type": "websocket.disconnect"}) == []
     with pytest.raises(ZeroDivisionError):
         await call(leaving(ZeroDivisionError()), scope, left)
 
