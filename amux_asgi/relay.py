@@ -124,7 +124,7 @@ async def relay(
 ) -> None:
     """Send the request with the upload as its body, and the answer down, all within `timeout` seconds.
 
-    A client that leaves ends it without an error, and with it the connection to the upstream.
+    A client that leaves ends it, and with it the connection to the upstream.
 
     Raises:
         GatewayError: with `end` set; a vendor's refusal too, in the words of its protocol, nothing secret in them.
@@ -139,6 +139,8 @@ async def relay(
         tasks.cancel_scope.cancel()
     if fault is not None:
         raise fault
+    if not download.begun:  # a host's `BaseHTTPMiddleware` fails without an answer, although nobody is there to read it
+        raise RequestTimeoutError("the client left before it was answered")
 
 
 async def _cancel_when_gone(upload: Upload, scope: anyio.CancelScope) -> None:

@@ -111,7 +111,10 @@ async def test_an_answer_is_handed_on_as_it_comes(serving: tuple[Vendor, str]) -
 async def test_a_client_that_leaves_takes_the_connection_to_the_vendor_with_it(
     serving: tuple[Vendor, str], path: str
 ) -> None:
-    """Before the answer and in its midst: nobody pays for what nobody reads."""
+    """Before the answer and in its midst: nobody pays for what nobody reads.
+
+    The call is answered all the same, since a host's `BaseHTTPMiddleware` would raise without an answer.
+    """
     vendor, url = serving
 
     async def sending() -> AsyncGenerator[Message]:
@@ -126,7 +129,8 @@ async def test_a_client_that_leaves_takes_the_connection_to_the_vendor_with_it(
     await client.ask(url, path)
     await until(vendor.left)
 
-    assert client.body == (b"one" if path == "/pieces" else b"")
+    assert client.got[0]["status"] == (408 if path == "/hang" else 200)
+    assert client.body == b"one" or path == "/hang"
 
 
 async def test_a_client_that_leaves_in_the_midst_of_its_request_ends_it(serving: tuple[Vendor, str]) -> None:
