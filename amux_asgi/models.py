@@ -82,9 +82,10 @@ class TokenPrices(Struct, frozen=True, kw_only=True):
 
 
 class ImagePrices(Struct, frozen=True, kw_only=True):
-    """Nano-dollars per picture, by size and quality."""
+    """Nano-dollars per picture, by size and quality; `flat` is the price of every picture that has no row."""
 
-    prices: Mapping[tuple[str, str], int]
+    prices: Mapping[tuple[str, str], int] = {}
+    flat: int | None = None
 
 
 _DOLLAR: Final = 1_000_000_000

@@ -5,6 +5,8 @@ Source: community.openai.com/t/1371851 (table) and /t/1382699 (formula); both ag
 
 from typing import Final
 
+from amux_asgi.spec import Pixels
+
 PARTIAL: Final = 100  # output tokens for each partial image
 
 _TABLE: Final = {
@@ -35,5 +37,19 @@ def free_size_tokens(width: int, height: int, quality: str) -> int | None:
     if factor is None:
         return None
     long, short = max(width, height), min(width, height)
+    return _count(factor, short, long, width * height)
+
+
+def free_size_bounds(rule: Pixels, quality: str) -> tuple[int, int] | None:
+    """Give the fewest and the most tokens of any size inside a rule, whether or not its edges keep the rule's step.
+
+    The formula grows with short / long and with the area, and each is bounded by itself: by the longest shape of the
+    smallest area, by the square of the largest. The most is exact where that square exists (2880x2880 does).
+    """
+    factor = _FACTORS.get(quality)
+    return None if factor is None else (_count(factor, 1, rule.ratio, rule.fewest), _count(factor, 1, 1, rule.most))
+
+
+def _count(factor: int, short: int, long: int, area: int) -> int:
     rounded = (2 * factor * short + long) // (2 * long)
-    return -(-factor * rounded * (2_000_000 + width * height) // 4_000_000)
+    return -(-factor * rounded * (2_000_000 + area) // 4_000_000)
