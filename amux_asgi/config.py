@@ -70,12 +70,28 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expires: datetime | None = None  # with its offset
 
 
+class PriceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[prices."model"]`: decimal strings, USD: per million tokens, or per picture.
+
+    `image` is the price of every picture, or a table by size, then by quality.
+    """
+
+    text_in: str | None = None
+    cached_text_in: str | None = None
+    image_in: str | None = None
+    cached_image_in: str | None = None
+    image_out: str | None = None
+    text_out: str | None = None
+    image: str | Mapping[str, Mapping[str, str]] | None = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All of it. `lines` and `file` are set by `load`, so that a fault can be shown where it stands."""
 
     gateway: GatewayConfig = GatewayConfig()
     channels: tuple[ChannelConfig, ...] = ()
     keys: tuple[KeyConfig, ...] = ()
+    prices: Mapping[str, PriceConfig] = {}  # by the client's name of a model, or the upstream's
     file: str | None = None
     lines: Lines | None = None
 
@@ -89,11 +105,15 @@ LATER: Final[Mapping[str, frozenset[str]]] = {
     "gateway": frozenset({"database", "limits", "max_in_flight", "nodes", "pictures", "pictures_max", "public_url"}),
     "channels": frozenset({"concurrency"}),
     "keys": frozenset({"balance", "budget", "limits", "networks"}),
-    "": frozenset({"prices"}),
 }
 """Keys that have their place in the file, but nothing behind them yet: refused, never ignored."""
 
-SECTIONS: Final[Mapping[str, type[Struct]]] = {"gateway": GatewayConfig, "channels": ChannelConfig, "keys": KeyConfig}
+SECTIONS: Final[Mapping[str, type[Struct]]] = {
+    "gateway": GatewayConfig,
+    "channels": ChannelConfig,
+    "keys": KeyConfig,
+    "prices": PriceConfig,
+}
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -130,11 +150,12 @@ def _convert(values: dict[str, Toml], reader: Config) -> Config:
 
 
 def _check_names(section: str, value: Toml, reader: Config) -> None:
-    if section in LATER[""]:
-        raise reader.fault((section,), "this section is not available yet; leave it out")
     if section not in SECTIONS:
         raise reader.fault((section,), f"there is no such section; {_nearest(section, SECTIONS)}")
     single, several = as_object(value), as_list(value)
+    if section == "prices":
+        _check_prices(single, reader)
+        return
     if section == "gateway":
         tables = [((section,), single)]
     else:
@@ -155,6 +176,31 @@ def _check_name(section: str, name: str, where: Where, reader: Config) -> None:
     known = SECTIONS[section].__struct_fields__
     if name not in known:
         raise reader.fault(where, f"there is no such key; {_nearest(name, known)}")
+
+
+def _check_prices(models: dict[str, Toml] | None, reader: Config) -> None:
+    """Check the shape here, since a refusal of msgspec's does not say which model's it is."""
+    for model, value in (models or {"": None}).items():
+        where: Where = ("prices", model) if models else ("prices",)
+        table = as_object(value)
+        if table is None:
+            raise reader.fault(where, """write it as [prices."the model's name"]""")
+        for name, price in table.items():
+            if name not in PriceConfig.__struct_fields__:
+                known = _nearest(name, PriceConfig.__struct_fields__)
+                hint = known if as_object(price) is None else "a model's name with dots stands in quotes"
+                raise reader.fault((*where, name), f"there is no such key; {hint}")
+            _check_price((*where, name), price, reader, depth=2 if name == "image" else 0)
+
+
+def _check_price(where: Where, price: Toml, reader: Config, *, depth: int) -> None:
+    """Check that a price is a text, or tables of texts: `image` is `depth` 2, a size 1."""
+    if (table := as_object(price)) is not None and depth:
+        for name, inner in table.items():
+            _check_price((*where, name), inner, reader, depth=depth - 1)
+    elif not isinstance(price, str) or depth == 1:
+        shape = 'a price is written by size and quality, as image."1024x1024".high = "0.211"'
+        raise reader.fault(where, shape if depth == 1 else "write the price as a text, as '0.211'")
 
 
 def _check_values(section: str, table: dict[str, Toml], where: Where, reader: Config) -> None:

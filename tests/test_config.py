@@ -9,12 +9,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.app import images_app
-from amux_asgi.build import channels_of, check_gateway, keys_of
-from amux_asgi.config import ChannelConfig, Config, KeyConfig, load
+from amux_asgi.build import channels_of, check_gateway, keys_of, prices_of
+from amux_asgi.config import ChannelConfig, Config, KeyConfig, PriceConfig, load
 from amux_asgi.errors import AuthenticationError, ConfigError
+from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices
+from amux_asgi.pricing import NANO
 from amux_asgi.toml_lines import Lines
 
 GOOD = """
@@ -72,6 +75,7 @@ def build(path: Path, environment: dict[str, str]) -> None:
     check_gateway(config)
     channels_of(config, ADAPTERS)
     keys_of(config, lambda: datetime.now(UTC))
+    prices_of(config)
 
 
 @pytest.mark.anyio
@@ -91,6 +95,52 @@ async def test_a_good_file_becomes_channels_and_keys(tmp_path: Path) -> None:
     assert "team-a-key" not in str(vars(keys))
     with pytest.raises(AuthenticationError):
         await keys_of(config, lambda: datetime(2027, 1, 1, tzinfo=UTC)).authenticate("team-a-key-0123456789")
+
+
+PRICES = """
+[prices."gpt-image-2"]
+image_out = "33.5"
+
+[prices.own]
+text_in = "1"
+image_out = "2"
+
+[prices.flat]
+image = "0.04"
+
+[prices."rows"]
+image."1024x1024".high = "0.211"
+image."1024x1024".low = "0"
+"""
+
+
+def test_prices_of_the_file_stand_before_the_catalogues(tmp_path: Path) -> None:
+    """By token or by picture; what a table leaves out is the catalogue's, or follows from what it says."""
+    config = load(written(tmp_path, PRICES), {})
+
+    prices = prices_of(config)
+
+    known = CATALOGUE["gpt-image-2"].prices
+    assert isinstance(known, TokenPrices)
+    assert prices.find("gpt-image-2", "x") == replace(known, image_out=33_500_000_000)
+    assert prices.find("own", "x") == TokenPrices(
+        text_in=NANO, cached_text_in=NANO, image_in=NANO, cached_image_in=NANO, image_out=2 * NANO
+    )
+    assert prices.find("flat", "x") == ImagePrices(flat=40_000_000)
+    rows = {("1024x1024", "high"): 211_000_000, ("1024x1024", "low"): 0}
+    assert prices.find("x", "rows") == ImagePrices(prices=rows)
+
+
+def test_prices_can_be_written_in_code() -> None:
+    """The same structs, without a file."""
+    good = Config(prices={"m": PriceConfig(image={"1x1": {"low": "0.5"}})})
+    bad = Config(prices={"m": PriceConfig(image="dear")})
+
+    found = prices_of(good).find("m", "m")
+
+    assert found == ImagePrices(prices={("1x1", "low"): NANO // 2})
+    with pytest.raises(ConfigError, match=r"^\[prices\.m\.image\] "):
+        prices_of(bad)
 
 
 CHANNEL = '[[channels]]\nname = "a"\nadapter = "openai"\ncredentials = ["k"]\nmodels = ["m"]\n'
@@ -118,7 +168,6 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         ("[gateway]\nreveal = ['cost']\n", "amux.toml:2: [gateway.reveal] ", "not available yet"),
         ("[gateway]\ndatabase = 'sqlite:///x'\n", "amux.toml:2: [gateway.database] ", "not available yet"),
         ("[gateway]\nnodes = 2\n", "amux.toml:2: [gateway.nodes] ", "not available yet"),
-        ("[prices.\"m\"]\ntext_in = '5'\n", "amux.toml:1: [prices] ", "not available yet"),
         ("[gateway]\ndefault_model = '${NOT_SET}'\n", "amux.toml:2: [gateway.default_model] ", "NOT_SET"),
         ("", "amux.toml:1: [channels] ", "no channel"),
         (CHANNEL + "concurrency = 5\n", "amux.toml:6: [channels.0.concurrency] ", "not available yet"),
@@ -174,6 +223,25 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         (CHANNEL + KEY + "expires = 2027-01-01T00:00:00\n", "amux.toml:9: [keys.0.expires] ", "offset"),
         (CHANNEL + KEY + "balance = '5'\n", "amux.toml:9: [keys.0.balance] ", "not available yet"),
         (CHANNEL + KEY + "limits = []\n", "amux.toml:9: [keys.0.limits] ", "not available yet"),
+        ("prices = 1\n", "amux.toml:1: [prices] ", '[prices."'),
+        ("[prices]\n", "amux.toml:1: [prices] ", '[prices."'),
+        ("[prices]\nm = 5\n", "amux.toml:2: [prices.m] ", '[prices."'),
+        (CHANNEL + "[prices.m]\n", "amux.toml:6: [prices.m] ", "there is no price"),
+        (CHANNEL + "[prices.m]\nimage = {}\n", "amux.toml:6: [prices.m] ", "there is no price"),
+        ("[prices.m]\ntxt_in = '5'\n", "amux.toml:2: [prices.m.txt_in] ", "'text_in'"),
+        ("[prices.gpt-2.5-x]\ntext_in = '5'\n", "amux.toml:1: [prices.gpt-2.5-x] ", "in quotes"),
+        ("[prices.m]\ntext_in = 5\n", "amux.toml:2: [prices.m.text_in] ", "as a text"),
+        ("[prices.m]\nimage = 0.04\n", "amux.toml:2: [prices.m.image] ", "as a text"),
+        ("[prices.m]\nimage.1x1 = '1'\n", "amux.toml:2: [prices.m.image.1x1] ", "size and quality"),
+        ("[prices.m]\nimage.1x1.low = 1\n", "amux.toml:2: [prices.m.image.1x1.low] ", "as a text"),
+        (CHANNEL + "[prices.m]\nimage = '-1'\n", "amux.toml:7: [prices.m.image] ", "plain decimal"),
+        (CHANNEL + "[prices.m]\nimage.1x1.low = '1e3'\n", "amux.toml:7: [prices.m.image.1x1.low] ", "plain decimal"),
+        (CHANNEL + "[prices.m]\nimage.auto.low = '1'\n", "amux.toml:7: [prices.m.image.auto.low] ", "dearest"),
+        (CHANNEL + "[prices.m]\nimage = '1000001'\n", "amux.toml:7: [prices.m.image] ", "too large"),
+        (CHANNEL + "[prices.m]\nimage = '9999999999'\n", "amux.toml:7: [prices.m.image] ", "too large"),
+        (CHANNEL + "[prices.m]\nimage = '1'\ntext_in = '1'\n", "amux.toml:7: [prices.m.image] ", "by its tokens or"),
+        (CHANNEL + "[prices.m]\n\ntext_in = '1'\n", "amux.toml:6: [prices.m] ", "'image_out' is missing"),
+        (CHANNEL + "[prices.m]\nimage_out = '1'\n", "amux.toml:6: [prices.m] ", "'text_in' is missing"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_place_and_mend(tmp_path: Path, text: str, start: str, part: str) -> None:
