@@ -133,7 +133,7 @@ def images_response(fields: Mapping[str, Raw]) -> ImagesResponse:
     data = tuple(map(_image, _objects.decode(rest.pop("data", NOTHING))))
     if not data:
         raise msgspec.DecodeError("`data` is empty")
-    created = _integer.decode(rest.pop("created")) if "created" in rest else 0
+    created = _created(rest.pop("created", NOTHING))
     return ImagesResponse(data=data, created=created, usage=rest.pop("usage", NOTHING), extra=rest)
 
 
@@ -143,6 +143,14 @@ def encode_response(response: ImagesResponse) -> bytes:
     if response.usage is not NOTHING:
         fields["usage"] = response.usage
     return _encoder.encode(fields | response.extra)
+
+
+def _created(raw: Raw) -> int:
+    """Read the time, 0 if it is none: the pictures are paid for, whatever the upstream's clock says."""
+    try:
+        return _integer.decode(raw)
+    except BAD_JSON:
+        return 0
 
 
 def _image(fields: Mapping[str, Raw]) -> Image:
