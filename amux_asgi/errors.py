@@ -35,6 +35,7 @@ class GatewayError(Exception):
     headers: tuple[tuple[str, str], ...] = ()
     attempts: int = 0  # at upstreams, this one the last
     channel: str | None = None  # of the last attempt
+    generation: str | None = None  # our own id, which finds it in the log and in the usage
 
     def __init__(  # noqa: PLR0913, the fields of one answer
         self,
@@ -155,6 +156,32 @@ class RateLimitError(GatewayError):
     end: End | None = End.REFUSED
 
 
+class QuotaError(GatewayError):
+    """The account's money, or the key's own budget, does not cover what this could cost."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retry: bool | None = False
+
+
+class IdempotencyConflictError(GatewayError):
+    """A request with the same idempotency key is still being worked on."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_in_progress"
+
+
+class IdempotencyMismatchError(GatewayError):
+    """The idempotency key was used with another request."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_mismatch"
+    retry: bool | None = False
+
+
 class InternalError(GatewayError):
     """Our own bug; the cause is in the operator's log, never in the answer."""
 
@@ -212,6 +239,21 @@ class UpstreamUnavailableError(UpstreamError):
     status = 503
     code = "upstream_unavailable"
     end: End | None = End.REFUSED
+
+
+class StorageUnavailableError(GatewayError):
+    """The store of money and keys cannot be asked, so nothing that must be paid is begun."""
+
+    status = 503
+    code = "storage_unavailable"
+
+
+class ModelUnpricedError(GatewayError):
+    """Nobody said what this costs, and the account may not spend without end."""
+
+    status = 503
+    code = "model_unpriced"
+    retry: bool | None = False
 
 
 class NotStartedError(GatewayError):

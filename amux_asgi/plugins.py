@@ -13,7 +13,9 @@ EXTRAS: Final[Mapping[str, str]] = {
     "PIL": "sandbox",
     "aiohttp": "fast",
     "httptools": "standalone",
+    "psycopg": "postgres",
     "rich": "cli",
+    "sqlalchemy": "sql",
     "typer": "cli",
     "uvicorn": "standalone",
 }

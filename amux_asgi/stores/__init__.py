@@ -1,0 +1,1 @@
+"""The ports made real: where money, keys and answers are kept."""

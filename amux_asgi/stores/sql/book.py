@@ -1,0 +1,164 @@
+"""What one transaction knows of money, and what it writes: read at once, written at once."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.dialects import postgresql, sqlite
+
+from amux_asgi.quota import State, Wallet, unheard
+from amux_asgi.stores.sql.operation import Transaction
+from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, USAGE, WALLETS
+
+
+class Row(Struct, frozen=True):
+    """A reservation as the database has it."""
+
+    state: State
+    amount: int
+    charged: int
+
+
+class Asked(Struct, frozen=True):
+    """What operations must know before they can be decided."""
+
+    wallets: set[str]
+    rows: list[str]
+    grants: list[str]
+
+
+class Book:
+    """What one transaction knows, and what it will write: wallets and rows as they stand after each decision."""
+
+    def __init__(self, owner: str, wallets: dict[str, Wallet], rows: dict[str, Row], grants: dict[str, int]) -> None:
+        self.owner = owner
+        self.wallets = wallets
+        self.known: frozenset[str] = frozenset(wallets)
+        self.rows = rows
+        self.granted = grants
+        self.changed: dict[str, Wallet] = {}
+        self.begun: list[dict[str, Any]] = []
+        self.ended: list[dict[str, Any]] = []
+        self.grants: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
+        self.withdrawn: list[dict[str, Any]] = []
+
+    def of(self, names: Iterable[str]) -> tuple[Wallet, ...]:
+        """Give wallets as they stand after what was decided so far."""
+        return tuple(self.wallets.get(name) or unheard(name) for name in names)
+
+    def change(self, wallets: Iterable[Wallet]) -> None:
+        """Note wallets as they stand now."""
+        for wallet in wallets:
+            self.wallets[wallet.id] = self.changed[wallet.id] = wallet
+
+
+def read(transaction: Transaction, asked: Asked) -> Book:
+    """Lock the wallets first: whoever has them is the only one to end a reservation that they pay for."""
+    connection = transaction.connection
+    wallets = _wallets(connection.execute(_LOCKED, {"ids": sorted(asked.wallets)}).all())
+    rows: dict[str, Row] = {}
+    if asked.rows:
+        found = connection.execute(_ROWS, {"ids": asked.rows}).all()
+        rows = {name: Row(State(state), amount, charged) for name, state, amount, charged in found}
+    grants: dict[str, int] = {}
+    if asked.grants:
+        grants = {name: amount for name, amount in connection.execute(_GRANTED, {"ids": asked.grants})}  # noqa: C416, rows
+    return Book(transaction.owner, wallets, rows, grants)
+
+
+def look_up(connection: sa.Connection, names: Sequence[str]) -> dict[str, Wallet]:
+    """Look wallets up, and lock nothing."""
+    return _wallets(connection.execute(_FOUND, {"ids": names}))
+
+
+def _wallets(found: Iterable[Any]) -> dict[str, Wallet]:
+    return {
+        name: Wallet(id=name, available=available, held=held, captured=captured, credit=credit)
+        for name, available, held, captured, credit in found
+    }
+
+
+def write(connection: sa.Connection, book: Book) -> None:
+    """Write what was decided. New wallets go in order, so that two who open the same ones do not block each other."""
+    fresh = [_columns(wallet) for _, wallet in sorted(book.changed.items()) if wallet.id not in book.known]
+    changed = [_columns(wallet) for wallet in book.changed.values() if wallet.id in book.known]
+    for statement, rows in (
+        (_OPEN, fresh),
+        (_CHANGE, changed),
+        (_BEGIN, book.begun),
+        (_END, book.ended),
+        (_GRANT, book.grants),
+        (_ANSWER, book.answers),
+        (_WITHDRAW, book.withdrawn),
+    ):
+        if rows:
+            connection.exec_driver_sql(_text(statement, connection.dialect.name, *rows[0]), rows)
+
+
+@cache
+def _text(statement: sa.UpdateBase, dialect: str, *names: str) -> str:
+    """Write a statement down for its driver once; otherwise each of the many rows would be looked through."""
+    kind: sa.Dialect = sqlite.dialect(paramstyle="named") if dialect == "sqlite" else postgresql.dialect()
+    return str(statement.compile(dialect=kind, column_keys=names))
+
+
+def _columns(wallet: Wallet) -> dict[str, Any]:
+    return {
+        "wallet": wallet.id,
+        "available": wallet.available,
+        "held": wallet.held,
+        "captured": wallet.captured,
+        "granted": wallet.granted,
+        "credit": wallet.credit,
+    }
+
+
+_IDS: Final = sa.bindparam("ids", expanding=True, type_=sa.Text)
+_FOUND: Final = sa.select(
+    WALLETS.c.id, WALLETS.c.available, WALLETS.c.held, WALLETS.c.captured, WALLETS.c.credit
+).where(WALLETS.c.id.in_(_IDS))
+_LOCKED: Final = _FOUND.order_by(WALLETS.c.id).with_for_update()
+_ROWS: Final = sa.select(USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged).where(USAGE.c.id.in_(_IDS))
+_GRANTED: Final = sa.select(GRANTS.c.id, GRANTS.c.amount).where(GRANTS.c.id.in_(_IDS))
+_MONEY: Final = {
+    name: sa.bindparam(name, type_=sa.BigInteger) for name in ("available", "held", "captured", "granted", "credit")
+}
+_OPEN: Final = WALLETS.insert().values(id=sa.bindparam("wallet"), **_MONEY)
+_CHANGE: Final = WALLETS.update().where(WALLETS.c.id == sa.bindparam("wallet")).values(**_MONEY)
+_BEGIN: Final = USAGE.insert()
+_END: Final = (
+    USAGE.update()
+    .where(USAGE.c.id == sa.bindparam("row"))
+    .values(
+        {
+            name: sa.bindparam(name)
+            for name in (
+                "state",
+                "charged",
+                "cost",
+                "channel",
+                "attempts",
+                "images",
+                "input_tokens",
+                "output_tokens",
+                "ended",
+            )
+        }
+    )
+)
+_GRANT: Final = GRANTS.insert()
+_ANSWER: Final = (  # nothing, if this process was taken for dead and another one works on it now
+    ANSWERS.update()
+    .where(
+        ANSWERS.c.claim == sa.bindparam("name"), ANSWERS.c.owner == sa.bindparam("working"), ANSWERS.c.body.is_(None)
+    )
+    .values({name: sa.bindparam(name) for name in ("body", "facts", "expires")})
+)
+_WITHDRAW: Final = ANSWERS.delete().where(  # this very answer, not the claim of whoever came next
+    ANSWERS.c.claim == sa.bindparam("name"),
+    ANSWERS.c.body.is_not(None),
+    ANSWERS.c.expires == sa.bindparam("expires"),
+)

@@ -1,0 +1,342 @@
+"""One thread that writes: it takes what waits and commits it together, so that a disk's flush serves many.
+
+An operation is given to the thread, tried until it is committed or its deadline has passed, and tells its waiter. A
+batch that fails for its contents is tried again in halves, so that only what is at fault fails. However the thread
+fares, nobody waits longer than an operation's deadline, and whatever nobody heard of is taken back.
+"""
+
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any, Final, cast
+
+import anyio
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from amux_asgi.errors import GatewayError, InternalError
+from amux_asgi.stores.sql.engine import is_away, is_conflict
+from amux_asgi.stores.sql.operation import (
+    AGAIN,
+    Chore,
+    Clock,
+    Operation,
+    Pace,
+    T,
+    Task,
+    Transaction,
+    Waiter,
+    away,
+    waiter_here,
+)
+from amux_asgi.stores.sql.schema import OWNERS
+
+__all__ = ["AGAIN", "PATIENCE", "Chore", "Operation", "Pace", "Task", "Transaction", "Writer", "away", "fresh_owner"]
+
+PATIENCE: Final = Pace().patience
+BATCH: Final = 256  # operations in one transaction
+CONFLICTS: Final = 3  # repetitions of one batch at once
+PAUSE: Final = 0.1  # seconds between tries while the store is away, doubled up to
+LONGEST_PAUSE: Final = 1.0
+TICK: Final = 0.25  # seconds after which an idle thread looks at its chores
+
+logger: logging.Logger = logging.getLogger("amux_asgi")
+
+
+class Writer:
+    """The thread, its connection, and the process's sign of life."""
+
+    def __init__(self, engine: sa.Engine, *, clock: Clock, pace: Pace | None = None) -> None:
+        self.clock = clock
+        self.pace: Pace = pace or Pace()
+        self.owner: str = fresh_owner()
+        self.engine = engine
+        self._connection: sa.Connection | None = None
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
+        self._batch: list[Operation[Any]] = []  # being tried
+        self._pause = 0.0  # while the store is away
+        self._chores: list[tuple[float, Chore]] = []
+        self._beaten = clock()
+        self._last: float | None = None  # when the thread writes no more
+        self._last_words: Operation[Any] | None = None
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="amux-writer", daemon=True)
+
+    def start(self, chores: Iterable[Chore] = ()) -> None:
+        """Begin to write."""
+        self._chores = [(self.clock() + chore.every, chore) for chore in chores]
+        self._thread.start()
+
+    def stop(self, last: Operation[Any]) -> None:
+        """Write what waits, then `last`, give up what cannot be written, and end; waits for the thread a while."""
+        self._last_words = last
+        self._queue.put(None)
+        self._wake.set()
+        self._thread.join(self.pace.farewell)
+        if self._thread.is_alive():
+            logger.warning("the database did not answer while the gateway stopped")
+        self._ended.set()
+        self._give_up()
+
+    def join(self) -> None:
+        """Wait for the thread, however long it takes."""
+        self._thread.join()
+
+    def put(self, operation: Operation[Any]) -> None:
+        """Have something written that nobody waits for."""
+        self._queue.put(operation)
+        if self._ended.is_set():  # looked at behind the put, as the thread puts an end to itself before it looks
+            self._give_up()
+
+    async def run(self, operation: Operation[T], *, shield: bool = False) -> T:
+        """Have something written, and wait until it is durable; shielded, also when cancelled meanwhile.
+
+        Raises:
+            StorageUnavailableError: it was not written by its deadline; should it be all the same, it is taken back.
+            GatewayError: it was decided otherwise.
+        """
+        if not operation.owed and self._queue.qsize() + len(self._backlog) >= self.pace.waiting:
+            raise away("too much is waiting to be written")
+        operation.waiter = waiter = waiter_here()
+        self.put(operation)
+        try:
+            rung = False
+            with anyio.CancelScope(shield=True) if shield else nullcontext():
+                rung = await waiter.wait(max(0.0, operation.deadline - self.clock()))
+        except BaseException:
+            self._abandon(operation)
+            raise
+        if not rung:
+            self._abandon(operation)
+            raise away("the database cannot be written at present")
+        if operation.error is not None:
+            raise operation.error
+        return cast("T", operation.result)
+
+    def _abandon(self, operation: Operation[Any]) -> None:
+        """Wait no more. Either the thread sees that, or we see that it was done before; seen by both is no harm."""
+        operation.abandoned = True
+        if operation.done:
+            self._undo(operation)
+
+    def _loop(self) -> None:
+        try:
+            while not self._is_over():
+                self._batch = self._take()
+                self._write(self._batch)
+                self._batch = []
+                self._do_chores()
+            self._say_farewell()
+        except BaseException:
+            logger.critical("the thread that writes to the database ended by an error", exc_info=True)
+        finally:
+            self._disconnect()
+            self._ended.set()
+            self._give_up()
+
+    def _is_over(self) -> bool:
+        if self._last is None:
+            return self._ended.is_set()  # whoever waited for the thread gave it up
+        return self.clock() >= self._last or not (self._backlog or self._queue.qsize())
+
+    def _take(self) -> list[Operation[Any]]:
+        """Wait for something to write, and take as much of it as one transaction should hold.
+
+        While the store is away all that waits is taken, to find out what has waited for too long.
+        """
+        waiting, self._backlog = self._backlog, []
+        if waiting and self._pause:
+            self._wake.wait(self._pause)
+            self._wake.clear()
+        try:
+            if not waiting:
+                self._accept(self._queue.get(timeout=min(TICK, self.pace.beat / 4)), waiting)
+            while self._pause or len(waiting) < BATCH:
+                self._accept(self._queue.get_nowait(), waiting)
+        except queue.Empty:
+            pass
+        wanted = [operation for operation in waiting if operation.tried or not self._is_dropped(operation)]
+        self._backlog = wanted[BATCH:]
+        return wanted[:BATCH]
+
+    def _accept(self, operation: Operation[Any] | None, waiting: list[Operation[Any]]) -> None:
+        if operation is None:
+            self._last = self.clock() + self.pace.farewell / 2
+        else:
+            waiting.append(operation)
+
+    def _is_dropped(self, operation: Operation[Any]) -> bool:
+        """Drop what nobody waits for any more before it is begun."""
+        if not operation.abandoned:
+            return False
+        self._finish([operation])
+        return True
+
+    def _write(self, batch: list[Operation[Any]]) -> None:
+        parts = [batch] if batch else []  # the first one last
+        while parts:
+            part = parts.pop()
+            failure = self._attempt(part)
+            if failure is None:
+                self._pause = 0.0
+                self._finish(part)
+            elif len(part) > 1 and (is_conflict(failure) or not is_away(failure)):
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            elif is_away(failure):
+                self._postpone([operation for some in (part, *reversed(parts)) for operation in some], failure)
+                return
+            else:
+                logger.error("an operation could not be written", exc_info=failure)
+                self._fail(part, InternalError("the gateway could not write this down"))
+
+    def _attempt(self, batch: Sequence[Operation[Any]]) -> Exception | None:
+        """Try to commit; give what came between. Only after a mere conflict the connection is good for more."""
+        failure: Exception | None = None
+        for _ in range(1 + CONFLICTS):
+            try:
+                self._commit(batch)
+            except Exception as exc:  # noqa: BLE001, sorted by the caller; the thread must live
+                failure = exc
+                if not is_conflict(exc):
+                    self._disconnect()
+                    break
+            else:
+                return None
+        return failure
+
+    def _commit(self, batch: Sequence[Operation[Any]]) -> None:
+        """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        with self._connection.begin():
+            transaction = Transaction(self._connection, self._beat(self._connection))
+            for operation in batch:
+                operation.error = None
+            kinds = dict.fromkeys(operation.together for operation in batch)
+            # Tasks come last, so that they see what was put before them, and find the wallets locked in order.
+            for together in sorted(kinds, key=lambda kind: kind is Task.together):
+                together(transaction, [operation for operation in batch if operation.together is together])
+            for operation in batch:
+                operation.tried = True
+            if self._ended.is_set():  # all waiters were told that nothing more is written
+                raise away("the gateway stopped before this was written")
+
+    def _beat(self, connection: sa.Connection) -> str:
+        """Show that this process lives. Whom another one took for dead goes on under a new name.
+
+        The new name is kept whatever becomes of the commit: if that is unknown, the next beat finds out.
+        """
+        self._beaten = self.clock()
+        if not connection.execute(_BEAT, {"owner": self.owner}).rowcount:
+            self.owner = fresh_owner()
+            connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
+        return self.owner
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(SQLAlchemyError):  # it may be broken
+                connection.invalidate()
+                connection.close()
+
+    def _postpone(self, operations: list[Operation[Any]], failure: Exception) -> None:
+        """Keep for the next try what still has time; the rest has failed."""
+        if not self._pause:
+            logger.warning("the database cannot be written: %s", str(failure).partition("\n")[0])
+        self._pause = min(max(PAUSE, 2 * self._pause), LONGEST_PAUSE)
+        now = self.clock()
+        everything = operations + self._backlog
+        self._backlog = [operation for operation in everything if operation.deadline > now]
+        late = [operation for operation in everything if operation.deadline <= now]
+        self._fail(late, away("the database cannot be written at present"))
+
+    def _fail(self, operations: Iterable[Operation[Any]], error: GatewayError) -> None:
+        operations = list(operations)
+        for operation in operations:
+            operation.error = error
+            self._undo(operation)
+        self._finish(operations)
+
+    def _finish(self, operations: Iterable[Operation[Any]]) -> None:
+        """Tell all who wait, each event loop at once."""
+        told: dict[Callable[..., object], list[Operation[Any]]] = {}
+        for operation in operations:
+            operation.done = True
+            if operation.abandoned:
+                self._undo(operation)
+            elif operation.waiter is not None:
+                told.setdefault(operation.waiter.soon, []).append(operation)
+        for soon, some in told.items():
+            try:
+                soon(_ring_all, [operation.waiter for operation in some if operation.waiter])
+            except RuntimeError:  # the loop is closed, and nobody hears of it
+                for operation in some:
+                    self._undo(operation)
+
+    def _undo(self, operation: Operation[Any]) -> None:
+        opposite = operation.undo()
+        if opposite is not None:
+            self._queue.put(opposite)
+
+    def _do_chores(self) -> None:
+        now = self.clock()
+        if now - self._beaten >= self.pace.beat:
+            self._beaten = now
+            self._queue.put(Task(_nothing, now + self.pace.patience))
+        for i, (due, chore) in enumerate(self._chores):
+            if now >= due:
+                self._chores[i] = (now + chore.every, chore)
+                self._do(chore)
+
+    def _do(self, chore: Chore) -> None:
+        try:
+            operation = chore.make()
+        except Exception:
+            logger.exception("a chore of the database could not be begun")
+        else:
+            if operation is not None:
+                self._queue.put(operation)
+
+    def _say_farewell(self) -> None:
+        """Write the last words, unless the store is away."""
+        if self._last_words is not None and not self._pause:
+            failure = self._attempt([self._last_words])
+            if failure is not None:
+                logger.warning("what this process held is left to others: %s", str(failure).partition("\n")[0])
+
+    def _give_up(self) -> None:
+        """Say of what is still not written that it never will be."""
+        left = [operation for operation in (*self._batch, *self._backlog) if not operation.done]
+        self._fail(left, away("the gateway stopped before this was written"))
+        with suppress(queue.Empty):  # another thread may give up too
+            while True:
+                operation = self._queue.get_nowait()
+                if operation is not None:
+                    self._fail([operation], away("the gateway stopped before this was written"))
+
+
+def fresh_owner() -> str:
+    """Name a process so that no other one ever has the name."""
+    return secrets.token_hex(8)
+
+
+def _nothing(_transaction: Transaction) -> None:
+    """Do nothing: each transaction is a sign of life by itself."""
+
+
+def _ring_all(waiters: Iterable[Waiter]) -> None:
+    for waiter in waiters:
+        waiter.ring()
+
+
+_BEAT: Final = (
+    OWNERS.update()
+    .where(OWNERS.c.id == sa.bindparam("owner"), OWNERS.c.dead.is_(False))
+    .values(beats=OWNERS.c.beats + 1)
+)
+_BIRTH: Final = OWNERS.insert()
