@@ -4,12 +4,15 @@ import re
 import secrets
 from typing import Any, Final
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from amux_asgi.errors import AuthenticationError
 from amux_asgi.keys import Principal
+from amux_asgi.quota import Order, Settlement
 
 PRINCIPAL: Final = "amux.principal"
+RESERVATION: Final = "amux.reservation"
 FACTS: Final = "amux"  # in scope["state"]
 
 _OWN_FACTS: Final = "amux.facts"
@@ -40,6 +43,39 @@ def with_principal(scope: Scope, principal: Principal) -> Scope:
     return {**scope, PRINCIPAL: principal}
 
 
+class Reservation(Struct, kw_only=True):
+    """What an app further out holds for this call. Inner apps hold nothing themselves; they say what it did cost.
+
+    `fixed` tells that the price is `order.amount`, whatever they say. `settlement` is what they said last.
+    """
+
+    order: Order
+    fixed: bool
+    settlement: Settlement | None = None
+    open: bool = True  # until the answer begins
+
+    def report(self, settlement: Settlement) -> None:
+        """Say what the call did cost, in nano-dollars, and the facts of its usage row; `ended` is filled in later.
+
+        Raises:
+            RuntimeError: the answer has begun, so that it is settled already.
+        """
+        if not self.open:
+            raise RuntimeError("say what a call did cost before its answer begins; then it is settled")
+        self.settlement = settlement
+
+
+def reservation_of(scope: Scope) -> Reservation | None:
+    """Give what an outer app holds for this call; `None` if nobody does."""
+    reservation = scope.get(RESERVATION)
+    return reservation if isinstance(reservation, Reservation) else None
+
+
+def with_reservation(scope: Scope, reservation: Reservation) -> Scope:
+    """Give the scope for inner apps."""
+    return {**scope, RESERVATION: reservation}
+
+
 def request_id_of(scope: Scope) -> str:
     """Give the request's id: the client's own if it is fit to be echoed, otherwise a fresh one; always the same."""
     facts = facts_of(scope)
@@ -62,6 +98,12 @@ def facts_of(scope: Scope) -> dict[str, Any]:
         scope[_OWN_FACTS] = scope.setdefault("state", {})[FACTS] = {}
     facts: dict[str, Any] = scope[_OWN_FACTS]
     return facts
+
+
+def peer_of(scope: Scope) -> str | None:
+    """Give the client's address as the server saw it; what the request says of itself does not count."""
+    client = scope.get("client")
+    return str(client[0]) if client else None
 
 
 def header_values(scope: Scope, name: bytes) -> list[bytes]:

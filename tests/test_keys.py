@@ -1,11 +1,13 @@
 """Who an API key stands for."""
 
+import random
+import string
 from datetime import UTC, datetime
 
 import pytest
 
-from amux_asgi.errors import AuthenticationError
-from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
+from amux_asgi.errors import AuthenticationError, StorageUnavailableError
+from amux_asgi.keys import FixedKey, FixedKeys, KeysInTurn, KeyStore, Principal, digest_of, key_id_of, make_key
 
 TEAM = Principal(account="team", key="team-a", models=("gpt-image-*",), passthrough=("speech",))
 SOON = datetime(2027, 1, 1, tzinfo=UTC)
@@ -49,3 +51,83 @@ def test_globs_say_which_models_and_passthroughs_are_allowed() -> None:
 
     assert (TEAM.may_use("gpt-image-2"), TEAM.may_use("GPT-image-2"), TEAM.may_use("dall-e-3")) == (True, False, False)
     assert (free.may_use("dall-e-3"), free.may_pass("speech"), TEAM.may_pass("speech")) == (True, False, True)
+
+
+class Empty:
+    """A store of keys that knows nobody, or cannot tell; it writes down whom it was asked about."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.away = away
+
+    async def authenticate(self, key: str, peer: str | None = None) -> Principal:
+        self.asked.append((key, peer))
+        if self.away:
+            raise StorageUnavailableError("away")
+        raise AuthenticationError("who is this?")
+
+
+@pytest.mark.anyio
+async def test_of_several_stores_the_first_that_knows_a_key_decides() -> None:
+    """Another is asked, with the client's address, only about keys that those before do not know."""
+    other = Empty()
+    both: KeyStore = KeysInTurn(other, fixed(), Empty(away=True))
+
+    principal = await both.authenticate("team-a-secret-key-123", "192.0.2.7")
+
+    assert principal is TEAM
+    assert other.asked == [("team-a-secret-key-123", "192.0.2.7")]
+
+
+@pytest.mark.anyio
+async def test_a_store_that_refuses_a_key_it_knows_has_the_last_word() -> None:
+    """An expired key of the configuration is not looked for elsewhere."""
+    other = Empty()
+
+    with pytest.raises(AuthenticationError) as caught:
+        await KeysInTurn(fixed(SOON), other).authenticate("team-a-secret-key-123")
+
+    assert (caught.value.code, other.asked) == ("api_key_expired", [])
+
+
+@pytest.mark.anyio
+async def test_a_key_that_no_store_knows_is_refused() -> None:
+    """It is said as the last one said it; a store that cannot tell is no refusal."""
+    with pytest.raises(AuthenticationError) as caught:
+        await KeysInTurn(fixed(), Empty()).authenticate("nobody")
+    with pytest.raises(StorageUnavailableError):
+        await KeysInTurn(fixed(), Empty(away=True)).authenticate("nobody")
+    with pytest.raises(AuthenticationError):
+        await KeysInTurn().authenticate("nobody")
+
+    assert str(caught.value) == "who is this?"
+
+
+def test_a_key_begins_with_its_id() -> None:
+    """It is read from the key alone."""
+    key = make_key()
+
+    assert key_id_of(key) == key[4:12]
+
+
+def test_a_slip_of_the_pen_is_no_key() -> None:
+    """Any one character off, two neighbours exchanged, or a piece missing or too much."""
+    key = make_key()
+    slips = [f"{key[:i]}{other}{key[i + 1 :]}" for i in range(len(key)) for other in "aZ0_é\n" if other != key[i]]
+    swaps = [f"{key[:i]}{key[i + 1]}{key[i]}{key[i + 2 :]}" for i in range(len(key) - 1) if key[i] != key[i + 1]]
+    rest = ["", key[:-1], f"{key}0", f"{key}\n", f" {key}", key.upper(), key.replace("amx", "sk"), "amx_" * 13]
+
+    assert [wrong for wrong in (*slips, *swaps, *rest) if key_id_of(wrong) is not None] == []
+
+
+def test_a_million_random_strings_of_the_right_form_are_no_keys() -> None:
+    """The checksum lets one in thirteen thousand million through, so at most one here."""
+    chance = random.Random(20261124)
+    digits = string.digits + string.ascii_letters
+
+    passed = 0
+    for _ in range(1_000_000):
+        text = "".join(chance.choices(digits, k=46))
+        passed += key_id_of(f"amx_{text[:8]}_{text[8:40]}_{text[40:]}") is not None
+
+    assert passed <= 1

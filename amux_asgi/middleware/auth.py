@@ -7,10 +7,11 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from amux_asgi.errors import AuthenticationError, ConfigError, GatewayError, InternalError
+from amux_asgi.errors import AuthenticationError, ConfigError, GatewayError, InternalError, PermissionDeniedError
 from amux_asgi.keys import KeyStore, Principal
+from amux_asgi.networks import inside, networks_of
 from amux_asgi.respond import respond
-from amux_asgi.scope import found_principal, header_values, with_principal
+from amux_asgi.scope import found_principal, header_values, peer_of, with_principal
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]
 """Says whom a request is from; `None` is nobody, which is answered with 401."""
@@ -23,7 +24,8 @@ logger: logging.Logger = logging.getLogger("amux_asgi")
 class AuthMiddleware:
     """Authenticate by API key, or by a function of the team's.
 
-    Raises nothing of its own: answers 401 itself. Adds a `Principal` to the scope unless an outer app did.
+    Raises nothing of its own: answers 401, 403, 429 and 503 itself. Adds a `Principal` to the scope unless an outer app
+    did. Where the client is, the server says; `X-Forwarded-For` and the like are never read here.
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyStore | None = None, authenticate: Authenticate | None = None) -> None:
@@ -45,10 +47,12 @@ class AuthMiddleware:
             raise NotImplementedError(f"nobody can be authenticated in an ASGI scope of type {scope['type']!r}")
         try:
             principal = _checked(await self._authenticate(HTTPConnection(scope)))
+            inner = with_principal(scope, principal)
+            _check_network(principal, peer_of(scope))
         except GatewayError as error:
             await respond(scope, send, error)
             return
-        await self.app(with_principal(scope, principal), receive, send)
+        await self.app(inner, receive, send)
 
 
 def api_key_of(scope: Scope) -> str:
@@ -100,7 +104,7 @@ def from_user(resolve: Callable[[Any], Principal | None]) -> Authenticate:
 
 def _by_key(keys: KeyStore) -> Authenticate:
     async def authenticate(connection: HTTPConnection) -> Principal:
-        return await keys.authenticate(api_key_of(connection.scope))
+        return await keys.authenticate(api_key_of(connection.scope), peer_of(connection.scope))
 
     return authenticate
 
@@ -113,6 +117,18 @@ def _checked(found: object) -> Principal:
         logger.error("`authenticate` gave a %s; it must give a Principal, or None for nobody", type(found).__name__)
         raise InternalError("the gateway could not find out whom the request is from")
     return found
+
+
+def _check_network(principal: Principal, peer: str | None) -> None:
+    if principal.networks is None:
+        return
+    try:
+        networks = networks_of(principal.networks)
+    except ValueError as exc:
+        logger.exception("the networks of the API key %r cannot be read, so nobody may use it", principal.key)
+        raise InternalError("the gateway could not find out where this API key may be used from") from exc
+    if not inside(networks, peer):
+        raise PermissionDeniedError("this API key may not be used from where you are", code="network_not_allowed")
 
 
 _ANYONE: Final = Principal(account="anyone", key="anyone")

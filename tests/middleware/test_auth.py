@@ -1,10 +1,11 @@
 """Who may pass, alone in front of an app that knows nothing of keys."""
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from datetime import UTC, datetime
 from typing import Any
 
 import anyio
+import httpx2  # noqa: TID251, the test's client
 import pytest
 import websockets
 from starlette.authentication import SimpleUser, UnauthenticatedUser
@@ -208,3 +209,120 @@ async def test_websockets_are_asked_like_http(websocket_url: str) -> None:
             pass
     assert caught.value.response.status_code == 401
     assert b"invalid_api_key" in (caught.value.response.body or b"")
+
+
+async def bound(connection: HTTPConnection) -> Principal | None:
+    """Let the team in, each time from the networks that a header of the test names."""
+    await anyio.lowlevel.checkpoint()
+    networks = connection.headers.get("x-networks", "")
+    return Principal(account="team", key="team-a", networks=tuple(networks.split()))
+
+
+BOUND = AuthMiddleware(hello, authenticate=bound)
+
+
+def coming(peer: Any, networks: str, **more: Any) -> dict[str, Any]:
+    return {"type": "http", "method": "GET", "client": peer, "headers": [(b"x-networks", networks.encode())], **more}
+
+
+@pytest.mark.parametrize(
+    ("peer", "networks", "status"),
+    [
+        (("10.1.2.3", 5), "10.0.0.0/8", 200),
+        (("11.1.2.3", 5), "10.0.0.0/8", 403),
+        (["::ffff:10.1.2.3", 5], "10.0.0.0/8", 200),
+        (("2001:db8::1", 5), "10.0.0.0/8 2001:db8::/32", 200),
+        (("2001:db9::1", 5), "10.0.0.0/8 2001:db8::/32", 403),
+        (("10.1.2.3", 5), "", 403),
+        (None, "0.0.0.0/0 ::/0", 403),
+        (("", 0), "0.0.0.0/0 ::/0", 403),
+        (("/run/gateway.sock", None), "0.0.0.0/0 ::/0", 403),
+    ],
+)
+async def test_a_key_is_used_only_from_its_networks(peer: Any, networks: str, status: int) -> None:
+    """Whoever authenticated it; a client without an address is nowhere."""
+    sent = await call(BOUND, coming(peer, networks))
+
+    assert sent[0]["status"] == status
+
+
+async def test_the_refusal_of_a_network_says_so_and_the_log_learns_whose_key_it_was() -> None:
+    """403 in the common form; with the key's name the operator finds who uses it elsewhere."""
+    scope = coming(("11.1.2.3", 5), "10.0.0.0/8", state={})
+
+    sent = await call(BOUND, scope)
+
+    error = httpx2.Response(403, content=sent[1]["body"]).json()["error"]
+    assert (sent[0]["status"], error["type"], error["code"]) == (403, "permission_error", "network_not_allowed")
+    assert (scope["state"]["amux"]["key"], scope["state"]["amux"]["code"]) == ("team-a", "network_not_allowed")
+
+
+async def test_a_network_that_is_none_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in the team's own function is a 500 for the client, and told to the operator."""
+    sent = await call(BOUND, coming(("10.1.2.3", 5), "10.0.0.1/8"))
+
+    assert sent[0]["status"] == 500
+    assert "'team-a' cannot be read" in caplog.text
+
+
+async def test_a_websocket_from_elsewhere_is_closed() -> None:
+    """As it is for a wrong key."""
+    scope = coming(("11.1.2.3", 5), "10.0.0.0/8", type="websocket")
+
+    sent = await call(BOUND, scope, {"type": "websocket.connect"})
+
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "network_not_allowed"}]
+
+
+FORGED = [
+    {"x-forwarded-for": "10.1.2.3"},
+    {"x-forwarded-for": "127.0.0.1, 10.1.2.3"},
+    {"forwarded": "for=10.1.2.3"},
+    {"x-real-ip": "10.1.2.3"},
+    {"cf-connecting-ip": "10.1.2.3"},
+    {"true-client-ip": "10.1.2.3"},
+    {"x-client-ip": "10.1.2.3"},
+]
+
+
+@pytest.fixture(scope="module")
+def bound_url() -> Generator[str]:
+    with serve(BOUND, lifespan="off", proxy_headers=False) as url:
+        yield url
+
+
+@pytest.fixture
+async def asking(bound_url: str) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=bound_url) as asking:
+        yield asking
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_what_a_request_says_of_its_own_address_does_not_count(
+    asking: httpx2.AsyncClient, forged: dict[str, str]
+) -> None:
+    """Over a real socket: it can neither get in by saying so, nor be kept out."""
+    elsewhere = await asking.get("/", headers={"x-networks": "10.0.0.0/8", **forged})
+    here = await asking.get("/", headers={"x-networks": "127.0.0.0/8", **forged})
+
+    assert (elsewhere.status_code, here.status_code) == (403, 200)
+    assert elsewhere.json()["error"]["code"] == "network_not_allowed"
+
+
+async def test_the_store_of_keys_learns_where_a_key_came_from() -> None:
+    """So that it can make guessing slow."""
+    seen: list[str | None] = []
+
+    class Noting:
+        async def authenticate(self, key: str, peer: str | None = None) -> Principal:
+            await anyio.lowlevel.checkpoint()
+            seen.append(peer)
+            return Principal(account=key, key="k")
+
+    app = AuthMiddleware(hello, keys=Noting())
+    for peer in (("10.1.2.3", 5), None):
+        await call(
+            app, {"type": "http", "method": "GET", "client": peer, "headers": [(b"authorization", b"Bearer xyz")]}
+        )
+
+    assert seen == ["10.1.2.3", None]
