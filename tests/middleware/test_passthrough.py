@@ -285,8 +285,9 @@ async def test_the_hosts_access_log_learns_where_it_went(url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unmetered": False}, "must say unmetered=True"),
-        ({"price": "0.01", "unmetered": False}, "cannot be charged yet"),
+        ({"unmetered": False}, "must say either a price, or unmetered=True"),
+        ({"price": "0.01", "unmetered": True}, "must say either a price, or unmetered=True"),
+        ({"price": "cheap", "unmetered": False}, "has a price that cannot be: 'cheap'"),
         ({"path": "v1/speech"}, "does not begin with a slash"),
         ({"upstream_path": "audio"}, "does not begin with a slash"),
         ({"methods": ()}, "name its methods"),
@@ -300,6 +301,12 @@ def test_a_passthrough_that_cannot_work_is_refused_when_made(options: dict[str, 
     """What a vendor keeps for a whole account would be shared by all tenants."""
     with pytest.raises(ConfigError, match=message):
         passing(channel("http://127.0.0.1:9"), **options)
+
+
+def test_a_price_wants_a_ledger() -> None:
+    """Said when it is made, not when the first call comes."""
+    with pytest.raises(ConfigError, match="'speech' has a price, and there is no ledger"):
+        PassthroughMiddleware(hello, [passing(channel("http://127.0.0.1:9"), price="0.01", unmetered=False)])
 
 
 def test_one_path_has_one_way() -> None:
