@@ -2,14 +2,14 @@
 
 import sys
 
-from amux_asgi.errors import ConfigError
+from amux_asgi.errors import ConfigError, GatewayError
 from amux_asgi.plugins import load
 
 
 def main() -> None:
-    """Run the command; a configuration that cannot work is told on one line, with exit code 2."""
+    """Run the command; what cannot work, or is refused, is told on one line, with exit code 2."""
     try:
         load("amux_asgi.commands:commands")()
-    except ConfigError as error:
+    except (ConfigError, GatewayError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

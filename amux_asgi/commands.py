@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from amux_asgi.app import CONFIG_VARIABLE, images_app
+from amux_asgi.commands_accounts import accounts
+from amux_asgi.commands_keys import keys
+from amux_asgi.commands_usage import usage
 from amux_asgi.keys import make_key
 from amux_asgi.plugins import load
 
@@ -19,6 +22,9 @@ commands: Final = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+commands.add_typer(keys)
+commands.add_typer(accounts)
+commands.command()(usage)
 console: Final = Console(highlight=False)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, a TOML file.", show_default=False)]

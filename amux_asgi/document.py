@@ -37,6 +37,18 @@ def load(body: bytes) -> Body:
         raise _bad("the body is not valid JSON") from exc
 
 
+def object_of(body: bytes) -> dict[str, Json]:
+    """Read any JSON object as strictly; `null` stays.
+
+    Raises:
+        InvalidRequestError: it is none, or has two meanings.
+    """
+    try:
+        return _values(body)
+    except (*BAD_JSON, ValueError) as exc:
+        raise _bad("the body is not valid JSON") from exc
+
+
 def body_of(request: GenerationRequest) -> Body:
     """Read a request that was made in code as strictly as one that was sent.
 
