@@ -1,26 +1,36 @@
 """The image-generation gateway that a team mounts in its own ASGI app."""
 
 from amux_asgi.adapters._base import Adapter, bearer, header
+from amux_asgi.admin import AdminApp, admin_app
 from amux_asgi.app import ImagesApp, images_app
 from amux_asgi.build import channel, fixed_keys
-from amux_asgi.config import ChannelConfig, Config, GatewayConfig, KeyConfig, ModelConfig
+from amux_asgi.charging import charge
+from amux_asgi.config import ChannelConfig, Config, GatewayConfig, KeyConfig, ModelConfig, PriceConfig
+from amux_asgi.database import Database
 from amux_asgi.errors import ConfigError, GatewayError
-from amux_asgi.gateway import Gateway, Generation
+from amux_asgi.gateway import Estimate, Gateway
+from amux_asgi.generation import Generation
 from amux_asgi.keys import KeyStore, Principal
 from amux_asgi.lifespans import combine_lifespans
 from amux_asgi.middleware.auth import AuthMiddleware, anyone, from_user, outer
 from amux_asgi.middleware.errors import ErrorMiddleware, reraise
 from amux_asgi.middleware.passthrough import Passthrough, PassthroughMiddleware
+from amux_asgi.middleware.quota import QuotaMiddleware
+from amux_asgi.planning import Terms
+from amux_asgi.quota import Ledger, MemoryLedger
 from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.scope import principal_of
 
 __all__ = [
     "Adapter",
+    "AdminApp",
     "AuthMiddleware",
     "ChannelConfig",
     "Config",
     "ConfigError",
+    "Database",
     "ErrorMiddleware",
+    "Estimate",
     "Gateway",
     "GatewayConfig",
     "GatewayError",
@@ -31,13 +41,20 @@ __all__ = [
     "ImagesResponse",
     "KeyConfig",
     "KeyStore",
+    "Ledger",
+    "MemoryLedger",
     "ModelConfig",
     "Passthrough",
     "PassthroughMiddleware",
+    "PriceConfig",
     "Principal",
+    "QuotaMiddleware",
+    "Terms",
+    "admin_app",
     "anyone",
     "bearer",
     "channel",
+    "charge",
     "combine_lifespans",
     "fixed_keys",
     "from_user",

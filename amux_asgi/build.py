@@ -17,6 +17,7 @@ from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig, Pric
 from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
 from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices
 from amux_asgi.pricing import NANO, Priced, Prices, parse_dollars
+from amux_asgi.quota import Opening, account_wallet, budget_wallet
 from amux_asgi.routing import Channel
 from amux_asgi.toml_lines import Path as Where
 
@@ -40,13 +41,8 @@ def check_gateway(config: Config) -> None:
     for name in ("max_body", "max_answer"):
         if not getattr(gateway, name) > 0:
             raise config.fault(("gateway", name), "must be above zero")
-    for network in gateway.trusted_proxies:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as exc:
-            raise config.fault(
-                ("gateway", "trusted_proxies"), f"{network!r} is no network; write it as '10.0.0.0/8'"
-            ) from exc
+    for i, network in enumerate(gateway.trusted_proxies):
+        _check_network(config, ("gateway", "trusted_proxies", i), network)
     served = {_name(model) for channel in config.channels for model in channel.models}
     if gateway.default_model is not None and gateway.default_model not in served:
         raise config.fault(
@@ -90,6 +86,52 @@ def keys_of(config: Config, now: Callable[[], datetime]) -> FixedKeys:
     if len({key.digest for key in keys}) < len(keys):
         raise config.fault(("keys",), "two keys are the same; each must be its own")
     return FixedKeys(keys, now=now)
+
+
+def openings_of(config: Config) -> tuple[Opening, ...]:
+    """Say which wallets the keys want.
+
+    Raises:
+        ConfigError: an amount is none, or has no database to be kept in.
+    """
+    openings: dict[str, Opening] = {}
+    for i, key in enumerate(config.keys):
+        for name, wallet, told in (
+            ("balance", account_wallet(key.account or key.name), key.balance),
+            ("budget", budget_wallet(key.name), key.budget),
+        ):
+            if told is None:
+                continue
+            where: Where = ("keys", i, name)
+            if config.gateway.database is None:
+                raise config.fault(where, "needs a database, or a restart would forget it; say [gateway] database")
+            opening = Opening(wallet=wallet, amount=_money(config, where, told))
+            if openings.setdefault(wallet, opening) != opening:
+                raise config.fault(where, "another key of this account says another balance; say it once")
+    return tuple(openings.values())
+
+
+def check_priced(config: Config, channels: Iterable[Channel], prices: Prices) -> None:
+    """Check that whoever has a balance can only name models that have a price.
+
+    Raises:
+        ConfigError: one of them has none.
+    """
+    unpriced = {
+        model
+        for channel in channels
+        for model, upstream in channel.models.items()
+        if prices.find(model, upstream) is None
+    }
+    for i, key in enumerate(config.keys):
+        if key.balance is None and key.budget is None:
+            continue
+        principal = _principal(key)
+        for model in sorted(filter(principal.may_use, unpriced)):
+            raise config.fault(
+                ("keys", i, "budget" if key.balance is None else "balance"),
+                f"this key may use {model!r}, whose price nobody said; say it in [prices.{model!r}], or limit 'models'",
+            )
 
 
 def fixed_keys(keys: Iterable[KeyConfig], *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FixedKeys:
@@ -203,10 +245,34 @@ def _key(config: Config, i: int, told: KeyConfig) -> FixedKey:
         raise config.fault((*where, "key"), f"a key has at least {SHORTEST_KEY} printable characters and no blank")
     if told.expires is not None and told.expires.tzinfo is None:
         raise config.fault((*where, "expires"), "say the offset too, as in 2027-01-01T00:00:00Z")
-    principal = Principal(
-        account=told.account or told.name, key=told.name, models=told.models, passthrough=told.passthrough
+    for j, network in enumerate(told.networks or ()):
+        _check_network(config, (*where, "networks", j), network)
+    return FixedKey(digest=digest_of(told.key), principal=_principal(told), expires=told.expires)
+
+
+def _principal(told: KeyConfig) -> Principal:
+    return Principal(
+        account=told.account or told.name,
+        key=told.name,
+        models=told.models,
+        passthrough=told.passthrough,
+        budget=None if told.budget is None else told.name,
+        networks=told.networks,
     )
-    return FixedKey(digest=digest_of(told.key), principal=principal, expires=told.expires)
+
+
+def _money(config: Config, where: Where, text: str) -> int:
+    try:
+        return parse_dollars(text)
+    except ValueError as exc:
+        raise config.fault(where, f"{exc}; write US dollars as a decimal, as in '25.00'") from exc
+
+
+def _check_network(config: Config, where: Where, network: str) -> None:
+    try:
+        ipaddress.ip_network(network)
+    except ValueError as exc:
+        raise config.fault(where, f"{network!r} is no network; write it as '10.0.0.0/8'") from exc
 
 
 def _priced(config: Config, model: str, told: PriceConfig) -> Priced:

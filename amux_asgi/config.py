@@ -21,6 +21,7 @@ from amux_asgi.words import as_list, as_object
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway]`: times in seconds, sizes in bytes."""
 
+    database: str | None = None  # a URL; without one, money is in memory and nobody has a balance
     default_model: str | None = None
     timeout: float = 540
     body_timeout: float = 30
@@ -31,7 +32,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     strict: bool = False
     transport: Literal["auto", "aiohttp", "httpx2"] = "auto"
     trusted_proxies: tuple[str, ...] = ()
-    reveal: tuple[Literal["attempts", "channel"], ...] = ("attempts",)
+    reveal: tuple[Literal["attempts", "channel", "cost"], ...] = ("cost", "attempts")
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,14 +61,17 @@ class ChannelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[keys]]`: one fixed API key; `models` and `passthrough` are globs."""
+    """`[[keys]]`: one fixed API key; `models` and `passthrough` are globs, `balance` and `budget` decimals in USD."""
 
     name: str
     key: str
     account: str | None = None  # the key's name, if not given
     models: tuple[str, ...] | None = None  # all, if not given
+    balance: str | None = None  # the account's opening balance, credited once; without one it is unlimited
+    budget: str | None = None  # what this key may spend in its whole life
     passthrough: tuple[str, ...] = ()
     expires: datetime | None = None  # with its offset
+    networks: tuple[str, ...] | None = None  # everywhere, if not given
 
 
 class PriceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,9 +106,9 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 LATER: Final[Mapping[str, frozenset[str]]] = {
-    "gateway": frozenset({"database", "limits", "max_in_flight", "nodes", "pictures", "pictures_max", "public_url"}),
+    "gateway": frozenset({"limits", "max_in_flight", "nodes", "pictures", "pictures_max", "public_url"}),
     "channels": frozenset({"concurrency"}),
-    "keys": frozenset({"balance", "budget", "limits", "networks"}),
+    "keys": frozenset({"limits"}),
 }
 """Keys that have their place in the file, but nothing behind them yet: refused, never ignored."""
 
@@ -146,7 +150,15 @@ def _convert(values: dict[str, Toml], reader: Config) -> Config:
         message, _, at = _MISSING.sub(r"the key \1 is missing", str(exc)).partition(" - at ")
         where = tuple(int(part) if part.isdecimal() else part for part in _PART.findall(at.removeprefix("`$")))
         raise reader.fault(where, f"{_first_lower(message)}; see the configuration table in the README") from exc
-    return msgspec.structs.replace(read, file=reader.file, lines=reader.lines)
+    gateway = msgspec.structs.replace(read.gateway, database=_located(read.gateway.database, reader.file or ""))
+    return msgspec.structs.replace(read, gateway=gateway, file=reader.file, lines=reader.lines)
+
+
+def _located(database: str | None, file: str) -> str | None:
+    """Take a SQLite file's path relative to the configuration's."""
+    if database is None or not database.startswith(_SQLITE):
+        return database
+    return _SQLITE + os.fspath(Path(file).parent.resolve() / database.removeprefix(_SQLITE))
 
 
 def _check_names(section: str, value: Toml, reader: Config) -> None:
@@ -204,8 +216,6 @@ def _check_price(where: Where, price: Toml, reader: Config, *, depth: int) -> No
 
 
 def _check_values(section: str, table: dict[str, Toml], where: Where, reader: Config) -> None:
-    if section == "gateway" and "cost" in (as_list(table.get("reveal")) or []):
-        raise reader.fault((*where, "reveal"), "'cost' is not available yet; leave it out")
     if section == "channels" and table.get("rehost") is True:
         raise reader.fault((*where, "rehost"), "hosting pictures is not available yet; leave it out")
 
@@ -242,6 +252,7 @@ def _first_lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+_SQLITE: Final = "sqlite:///"
 _LINE: Final = re.compile(r"at line (\d+)")
 _MISSING: Final = re.compile(r"^Object missing required field (`\w+`)")
 _PART: Final = re.compile(r"[A-Za-z_]+|\d+")

@@ -1,23 +1,33 @@
 """The paths of the images app: each an ASGI app that checks its method, asks the gateway, and writes one answer."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, Literal
 
+import anyio
 import msgspec
+from msgspec.structs import replace
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from amux_asgi.adapt import report
 from amux_asgi.document import load
 from amux_asgi.errors import GatewayError, InvalidRequestError, MethodNotAllowedError, ModelNotFoundError, NotFoundError
-from amux_asgi.gateway import Gateway, Generation
+from amux_asgi.gateway import Gateway
+from amux_asgi.generation import REPLAYED, Generation
+from amux_asgi.idempotency import asked
+from amux_asgi.keys import Principal
+from amux_asgi.planning import Terms
+from amux_asgi.pricing import dollars, parse_dollars
+from amux_asgi.quota import Settlement
 from amux_asgi.receive import receive_json
-from amux_asgi.schema import encode_response
-from amux_asgi.scope import facts_of, principal_of
+from amux_asgi.respond import encoded
+from amux_asgi.scope import facts_of, principal_of, request_id_of, reservation_of
 from amux_asgi.words import quote
 
-Reveal = Literal["attempts", "channel"]
-Headers = tuple[tuple[bytes, bytes], ...]
+Reveal = Literal["attempts", "channel", "cost"]
+Headers = tuple[tuple[str, str], ...]
+PATH: Final = "/images/generations"  # of the request, wherever the app is mounted
 
 
 class Generations:
@@ -32,27 +42,59 @@ class Generations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        _allow(scope, "POST")
-        _refuse_escaped_slash(scope)
-        principal = principal_of(scope)
-        strict, hops = _asked(scope)
-        body = load(await receive_json(scope, receive, longest=self._longest, timeout=self._timeout))
+        principal, terms = _asked(scope)
+        text = await receive_json(scope, receive, longest=self._longest, timeout=self._timeout)
+        body = load(text)
         facts = facts_of(scope)
         facts["model"] = body.model
+        ask = asked(principal, PATH, text, scope["headers"])
+        if ask is not None:
+            terms = replace(terms, ask=ask, gone=partial(_is_gone, receive))
+        outer = reservation_of(scope)
+        if outer is not None:
+            terms = replace(terms, paid=True)
         try:
-            made = await self._gateway.generate(body, principal, strict=strict, hops=hops)
+            made = await self._gateway.generate(body, principal, terms)
         except GatewayError as error:
-            facts.update(channel=error.channel, attempts=error.attempts)
-            error.headers = (*error.headers, *_revealed(self._reveal, error.channel, error.attempts))
+            facts.update(generation=error.generation, channel=error.channel, attempts=error.attempts)
+            error.headers = (*error.headers, *_revealed(self._reveal, error.channel, error.attempts, 0))
             raise
-        facts.update(generation=made.id, channel=made.channel, attempts=made.attempts, images=len(made.images.data))
-        await _answer(send, encode_response(made.images), self._headers(made))
+        facts.update(
+            generation=made.id,
+            channel=made.channel,
+            attempts=made.attempts,
+            images=len(made.images.data),
+            cost=made.cost,
+        )
+        if outer is not None and not made.replayed:
+            outer.report(_settlement(made))
+        headers = (*_revealed(self._reveal, made.channel, made.attempts, made.cost), *_adapted(made.changes))
+        await _answer(send, made.body, (*headers, REPLAYED) if made.replayed else headers)
 
-    def _headers(self, made: Generation) -> Headers:
-        headers = _revealed(self._reveal, made.channel, made.attempts)
-        if made.changes:
-            headers = (*headers, ("x-amux-adapted", report(made.changes)))
-        return tuple((name.encode(), value.encode("ascii", "replace")) for name, value in headers)
+
+class Estimates:
+    """`POST /v1/images/estimate`: what a request would cost, without asking anybody."""
+
+    def __init__(self, gateway: Gateway, *, longest: int, timeout: float) -> None:
+        """`longest` (bytes) and `timeout` (seconds) are of the request's body."""
+        self._gateway = gateway
+        self._longest = longest
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        principal, terms = _asked(scope)
+        body = load(await receive_json(scope, receive, longest=self._longest, timeout=self._timeout))
+        facts_of(scope)["model"] = body.model
+        told = self._gateway.estimate(body, principal, terms)
+        document = {
+            "object": "image.estimate",
+            "currency": "USD",
+            "least": dollars(told.cost.least),
+            "most": dollars(told.cost.most),
+            "request": told.request,
+        }
+        await _answer(send, msgspec.json.encode(document), _adapted(told.changes))
 
 
 class Models:
@@ -93,6 +135,7 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:  # n
 def routes(gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal]) -> list[BaseRoute]:
     """List the routes: with and without `/v1`, with and without a slash at the end, never a redirect."""
     generations = Generations(gateway, longest=longest, timeout=timeout, reveal=reveal)
+    estimates = Estimates(gateway, longest=longest, timeout=timeout)
     models = Models(gateway)
     model = Model(gateway)
     return [
@@ -100,6 +143,7 @@ def routes(gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[R
         for prefix in ("/v1", "")
         for path, app, slashes in (
             ("/images/generations", generations, ("", "/")),
+            ("/images/estimate", estimates, ("", "/")),
             ("/models", models, ("", "/")),
             ("/models/{id:path}", model, ("",)),
         )
@@ -117,14 +161,42 @@ def _refuse_escaped_slash(scope: Scope) -> None:
         raise NotFoundError("nothing answers at this path: it holds an escaped slash")
 
 
-def _asked(scope: Scope) -> tuple[bool, int]:
-    strict, hops = False, 0
+def _asked(scope: Scope) -> tuple[Principal, Terms]:
+    """Read who asks, and on which terms; the path and the method are looked at first."""
+    _allow(scope, "POST")
+    _refuse_escaped_slash(scope)
+    principal = principal_of(scope)
+    strict, hops, most = False, 0, None
     for name, value in scope["headers"]:
         if name == b"x-amux-strict":
             strict = _flag(value)
         elif name == b"x-amux-hop":
             hops = int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else _LONGEST_NUMBER
-    return strict, hops
+        elif name == b"x-amux-max-cost":
+            most = _most(value)
+    return principal, Terms(strict=strict, hops=hops, max_cost=most, request_id=request_id_of(scope))
+
+
+def _settlement(made: Generation) -> Settlement:
+    """Tell whoever charges for this further out what it did cost."""
+    images = len(made.images.data)
+    return Settlement(ended=0, charged=made.cost or 0, cost=None, channel=made.channel, images=images)
+
+
+async def _is_gone(receive: Receive) -> bool:
+    """Tell whether the client has left, as far as the server knows now."""
+    with anyio.move_on_after(0):  # takes what is there, and waits for nothing
+        return (await receive())["type"] == "http.disconnect"
+    return False
+
+
+def _most(value: bytes) -> int:
+    try:
+        return parse_dollars(value.decode("latin-1").strip())
+    except ValueError as exc:
+        raise InvalidRequestError(
+            "the header 'x-amux-max-cost' takes US dollars as a decimal, as in '0.10'", param="x-amux-max-cost"
+        ) from exc
 
 
 def _flag(value: bytes) -> bool:
@@ -137,9 +209,19 @@ def _flag(value: bytes) -> bool:
             raise InvalidRequestError("the header 'x-amux-strict' takes 'true' or 'false'", param="x-amux-strict")
 
 
-def _revealed(reveal: Sequence[Reveal], channel: str | None, attempts: int) -> tuple[tuple[str, str], ...]:
-    told = {"attempts": str(attempts) if attempts else None, "channel": channel}
+def _revealed(
+    reveal: Sequence[Reveal], channel: str | None, attempts: int, cost: int | None
+) -> tuple[tuple[str, str], ...]:
+    told = {
+        "attempts": str(attempts) if attempts else None,
+        "channel": channel,
+        "cost": None if cost is None else dollars(cost),
+    }
     return tuple((f"x-amux-{name}", value) for name in reveal if (value := told[name]) is not None)
+
+
+def _adapted(changes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return (("x-amux-adapted", report(changes)),) if changes else ()
 
 
 def _card(model: str) -> dict[str, str | int]:
@@ -147,13 +229,8 @@ def _card(model: str) -> dict[str, str | int]:
 
 
 async def _answer(send: Send, body: bytes, headers: Headers = ()) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers],
-        }
-    )
+    usual = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": [*usual, *encoded(headers)]})
     await send({"type": "http.response.body", "body": body})
 
 

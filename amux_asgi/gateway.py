@@ -1,35 +1,43 @@
-"""One generation, end to end: parse, resolve, send, deliver. The order of the steps stands in `Gateway.generate`."""
+"""One generation, end to end: the order of the steps stands in `Gateway.generate`, `_claim` and `_work`."""
 
 import logging
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import count
+from typing import Any, Final
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amux_asgi.adapt import Adapted, adapt, refuse_changes
-from amux_asgi.document import Body, body_of
-from amux_asgi.errors import (
-    End,
-    GatewayError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    PermissionDeniedError,
-    UpstreamTimeoutError,
-)
-from amux_asgi.explain import parse
+from amux_asgi.adapters.openai import order as fields_of
+from amux_asgi.claims import Work
+from amux_asgi.document import Body
+from amux_asgi.errors import End, GatewayError, StorageUnavailableError
+from amux_asgi.generation import Generation, error_kept, facts_about, said_again
+from amux_asgi.idempotency import DAY, is_terminal, life_of
 from amux_asgi.keys import Principal
-from amux_asgi.models import find
-from amux_asgi.routing import EXTRA_ATTEMPTS, Candidate, Routes, may_go_on
+from amux_asgi.planning import Plan, Planner, Terms
+from amux_asgi.pricing import NANO, Prices, Range
+from amux_asgi.quota import (
+    Answer,
+    Attempt,
+    Ledger,
+    MemoryLedger,
+    Order,
+    Settlement,
+    account_wallet,
+    fresh_id,
+)
+from amux_asgi.routing import Routes
 from amux_asgi.runtime import Runtime, Runtimes
-from amux_asgi.schema import GenerationRequest, ImagesResponse
-from amux_asgi.transport.carry import carry
+from amux_asgi.schema import GenerationRequest, encode_response
+from amux_asgi.sending import BILLED, Sender, Sending, Sent
 from amux_asgi.wire import Target
-from amux_asgi.words import quote
 
-HOPS = 2  # gateways in a row at most
+PREFIX: Final = "gen_"
+UNBOUNDED: Final = 1_000 * NANO  # held where nobody can say the most; only accounts without limit may ask for that
+USUAL: Final = Terms()
+
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
@@ -42,14 +50,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     strict: bool = False
 
 
-class Generation(Struct, frozen=True, kw_only=True):
-    """What came of a request: the pictures, our own id, what had to be changed, who made them and at which attempt."""
+class Estimate(Struct, frozen=True, kw_only=True):
+    """What a request would cost, in nano-dollars, and what would be asked for it."""
 
-    id: str
-    images: ImagesResponse
+    cost: Range
+    request: dict[str, Any]
     changes: tuple[str, ...]
-    channel: str
-    attempts: int
 
 
 class Gateway:
@@ -61,148 +67,204 @@ class Gateway:
         runtimes: Runtimes,
         settings: Settings,
         *,
+        prices: Prices,
         clock: Callable[[], float],
         now: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        """`clock` is monotonic, in seconds; `now` is Unix time; `random` gives 0 ≤ x < 1."""
+        """`clock` is monotonic, in seconds; `now` is Unix time in milliseconds; `random` gives 0 ≤ x < 1."""
         self._routes = routes
         self._runtimes = runtimes
         self._settings = settings
+        self._prices = prices
+        self._vendors = Prices()  # what the vendors themselves take
+        self._planner = Planner(
+            routes, prices, default_model=settings.default_model, strict=settings.strict, random=random
+        )
+        self._sender = Sender(clock=clock, max_answer=settings.max_answer)
         self._clock = clock
         self._now = now
-        self._random = random
-        self._turns = count()
 
     def models(self, principal: Principal) -> list[str]:
         """List the models that the principal may name."""
         return [model for model in self._routes.models if principal.may_use(model)]
 
-    async def generate(
-        self, asked: Body | GenerationRequest, principal: Principal, *, strict: bool = False, hops: int = 0
-    ) -> Generation:
-        """Make the pictures; whoever stops waiting, work that was begun is finished.
+    def estimate(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms = USUAL) -> Estimate:
+        """Say what a request would cost, and what would be asked for it, without asking anybody.
 
-        `strict` refuses what would have to be changed; `hops` counts the gateways that this request came through.
+        Raises:
+            GatewayError: it would be refused; `ModelUnpricedError` if nobody said what it costs.
+        """
+        plan = self._planner.plan(asked, principal, terms)
+        if plan.cost is None:
+            raise plan.unpriced()
+        adapted = plan.first.adapted
+        request = fields_of(Target(base_url="", model=plan.model), adapted.request)
+        return Estimate(cost=plan.cost, request=request, changes=adapted.changes)
+
+    async def generate(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms = USUAL) -> Generation:
+        """Make the pictures; whoever stops waiting, work that was begun is finished and charged.
 
         Raises:
             GatewayError: every failure, with its answer.
         """
         deadline = self._clock() + self._settings.timeout
-        if hops >= HOPS:
-            raise InvalidRequestError(
-                "this request came through this kind of gateway before; a loop is refused", code="loop_detected"
-            )
-        body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
-        candidates = self._resolve(body.model, principal)
-        first = next(candidates)
-        request = parse(body, find(first.model))
-        adapted = self._adapt(request, first, strict=strict)
-        work = _Work(
-            request=request, first=(first, adapted), others=candidates, strict=strict, hops=hops, deadline=deadline
-        )
-        return await self._runtimes.run(partial(self._send, work))
+        plan = self._planner.plan(asked, principal, terms)
+        reader = _Reader()
+        try:
+            made = await self._runtimes.run(partial(self._claim, plan, deadline, reader))
+            if terms.gone is not None and await terms.gone():
+                reader.leave()
+        except anyio.get_cancelled_exc_class():
+            reader.leave()
+            raise
+        return made
 
-    def _resolve(self, model: str | None, principal: Principal) -> Iterator[Candidate]:
-        name = self._settings.default_model if model is None else model
-        if name is None:
-            raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
-        candidates = list(self._routes.candidates(name, turn=next(self._turns), random=self._random))
-        if not candidates:
-            raise ModelNotFoundError(f"no channel serves the model {quote(name)}", param="model")
-        if not principal.may_use(name):
-            raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
-        return iter(candidates)
+    async def _claim(self, plan: Plan, deadline: float, reader: "_Reader", runtime: Runtime) -> Generation:
+        """Do it, unless a twin has done it or does."""
+        turn = await runtime.claims.begin(plan.terms.ask, deadline=deadline)
+        if isinstance(turn, Answer):
+            return said_again(turn)
+        reader.take(turn)
+        try:
+            return await self._work(plan, deadline, turn, runtime)
+        except GatewayError as error:
+            if is_terminal(error):
+                body, facts = error_kept(error)
+                turn.keep(turn.answer(body, facts=facts, life=DAY))
+            raise
+        finally:
+            turn.drop()
 
-    def _adapt(self, request: GenerationRequest, candidate: Candidate, *, strict: bool) -> Adapted:
-        adapted = adapt(request, candidate.channel, find(candidate.model))
-        if strict or self._settings.strict:
-            refuse_changes(adapted.changes)
-        return adapted
+    async def _work(self, plan: Plan, deadline: float, work: Work, runtime: Runtime) -> Generation:
+        """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
+        ledger = MemoryLedger() if plan.terms.paid else runtime.ledger
+        if plan.cost is None:
+            await _check_unlimited(ledger, plan)
+        order = self._order(plan)
+        attempts: list[Attempt] = []
+        settled = False
+        await ledger.hold(order)
+        try:
+            sent = await self._sender.send(self._sending(order.id, plan, deadline, attempts), runtime.transports)
+            price = self._price(plan, sent)
+            made = self._made(order, sent, price, attempts)
+            answer = work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
+            await _capture(ledger, order, self._settlement(sent, price or 0, attempts), work.with_capture(answer))
+            settled = True
+        finally:
+            if not settled:
+                ledger.release(order, self._unsettled(attempts))
+        (work.keep if plan.terms.paid else work.finish)(answer)  # whoever charges further out keeps no answers
+        return made
 
-    async def _send(self, work: "_Work", runtime: Runtime) -> Generation:
-        """Try one candidate after the other, until one delivers or an end forbids another attempt."""
-        generation = f"gen_{secrets.token_hex(12)}"
-        attempts = 1
-        candidate, adapted = work.first
-        while True:
-            try:
-                images = await self._attempt(candidate, adapted.request, work, runtime)
-            except GatewayError as error:
-                error.attempts = attempts
-                error.channel = candidate.channel.name
-                _log(generation, error)
-                following = (
-                    self._next(work) if attempts <= EXTRA_ATTEMPTS and may_go_on(error.end, candidate.channel) else None
-                )
-                if following is None:
-                    raise
-                candidate, adapted = following
-                attempts += 1
-            else:
-                images = self._finished(images, adapted.request, generation)
-                return Generation(
-                    id=generation,
-                    images=images,
-                    changes=adapted.changes,
-                    channel=candidate.channel.name,
-                    attempts=attempts,
-                )
+    def _price(self, plan: Plan, sent: Sent) -> int | None:
+        """Say what it did cost; of what had a price, and gets none for its answer, the most."""
+        request, upstream = sent.choice.adapted.request, sent.choice.candidate.model
+        price = self._prices.cost(plan.model, upstream, request, sent.images)
+        return plan.cost.most if price is None and plan.cost is not None else price
 
-    async def _attempt(
-        self, candidate: Candidate, request: GenerationRequest, work: "_Work", runtime: Runtime
-    ) -> ImagesResponse:
-        channel = candidate.channel
-        timeout = min(channel.timeout, work.deadline - self._clock())
-        if timeout <= 0:
-            raise UpstreamTimeoutError("the deadline passed before an upstream could be asked", end=End.NEVER_SENT)
-        target = Target(base_url=channel.base_url, model=candidate.model, options=channel.options)
-        return await carry(
-            channel.adapter.generate(target, request),
-            runtime.transports[channel.name],
-            sign=channel.adapter.sign,
-            credential=candidate.credential,
-            hosts=channel.adapter.hosts,
-            base_url=channel.base_url,
-            headers={**channel.headers, "x-amux-hop": str(work.hops + 1)},
-            timeout=timeout,
-            cap=self._settings.max_answer * (request.n or 1),
+    def _order(self, plan: Plan) -> Order:
+        now = self._now()
+        principal = plan.principal
+        return Order(
+            id=fresh_id(PREFIX, now),
+            account=principal.account,
+            key=principal.key,
+            budget=principal.budget,
+            amount=UNBOUNDED if plan.cost is None else plan.cost.most,
+            begun=now,
+            model=plan.model,
+            request_id=plan.terms.request_id,
         )
 
-    def _next(self, work: "_Work") -> tuple[Candidate, Adapted] | None:
-        """Find the next candidate that can be asked this; one that cannot is passed over."""
-        for candidate in work.others:
-            try:
-                return candidate, self._adapt(parse(work.request, find(candidate.model)), candidate, strict=work.strict)
-            except InvalidRequestError:
-                continue
-        return None
+    def _sending(self, generation: str, plan: Plan, deadline: float, attempts: list[Attempt]) -> Sending:
+        priced = plan.cost is not None
+        return Sending(
+            id=generation,
+            request=plan.request,
+            first=plan.first,
+            others=iter(plan.others),
+            fits=lambda other: not priced or self._prices.find(plan.model, other.model) is not None,
+            strict=plan.terms.strict or self._settings.strict,
+            hops=plan.terms.hops,
+            deadline=deadline,
+            attempts=attempts,
+        )
 
-    def _finished(self, images: ImagesResponse, request: GenerationRequest, generation: str) -> ImagesResponse:
-        wanted = request.n or 1
-        if len(images.data) > wanted:
-            logger.warning(
-                "%s: the upstream made %d pictures of %d asked; the rest is cut off",
-                generation,
-                len(images.data),
-                wanted,
-            )
-        return replace(images, data=images.data[:wanted], created=images.created or self._now())
+    def _made(self, order: Order, sent: Sent, price: int | None, attempts: Sequence[Attempt]) -> Generation:
+        images = replace(sent.images, created=sent.images.created or self._now() // 1000)
+        return Generation(
+            id=order.id,
+            images=images,
+            body=encode_response(images),
+            changes=sent.choice.adapted.changes,
+            channel=sent.choice.candidate.channel.name,
+            attempts=len(attempts),
+            cost=None if price is None else min(price, order.amount),
+        )
+
+    def _settlement(self, sent: Sent, price: int, attempts: Iterable[Attempt]) -> Settlement:
+        candidate, request = sent.choice.candidate, sent.choice.adapted.request
+        usage = sent.images.tokens()
+        return Settlement(
+            ended=self._now(),
+            charged=price,
+            cost=self._vendors.cost(candidate.model, candidate.model, request, sent.images),
+            channel=candidate.channel.name,
+            attempts=tuple(attempts),
+            images=len(sent.images.data),
+            input_tokens=_counted(usage and usage.input_tokens),
+            output_tokens=_counted(usage and usage.output_tokens),
+        )
+
+    def _unsettled(self, attempts: Iterable[Attempt]) -> Settlement:
+        """Say how it ended without pictures; of an attempt that may have been paid nobody knows what it cost."""
+        attempts = tuple(attempts)
+        unknown = any(attempt.end in _MAYBE_PAID for attempt in attempts)
+        return Settlement(ended=self._now(), cost=None if unknown else 0, attempts=attempts)
 
 
-class _Work(Struct, frozen=True, kw_only=True):
-    """One job: the valid request, its first candidate with the request in its terms, and those that may follow."""
+class _Reader:
+    """Who waits for a generation, and may leave before it has begun or after it has ended."""
 
-    request: GenerationRequest
-    first: tuple[Candidate, Adapted]
-    others: Iterator[Candidate]
-    strict: bool
-    hops: int
-    deadline: float
+    def __init__(self) -> None:
+        self._work: Work | None = None
+        self._gone = False
+
+    def take(self, work: Work) -> None:
+        self._work = work
+        if self._gone:
+            work.left()
+
+    def leave(self) -> None:
+        self._gone = True
+        if self._work is not None:
+            self._work.left()
 
 
-def _log(generation: str, error: GatewayError) -> None:
-    """Tell the operator of an attempt that failed; what the client did wrong is no warning."""
-    level = logging.INFO if error.end is End.FINAL else logging.WARNING
-    end = "no end" if error.end is None else error.end.value
-    logger.log(level, "%s attempt %d on %s: %s, %s", generation, error.attempts, error.channel, error.code, end)
+async def _capture(ledger: Ledger, order: Order, settlement: Settlement, answer: Answer | None) -> None:
+    """Charge; a retry of what cannot be charged would be paid at the upstream twice."""
+    try:
+        charged = await ledger.capture(order, settlement, answer)
+    except StorageUnavailableError as error:
+        error.retry = False
+        raise
+    if settlement.charged > charged:
+        logger.warning("%s: undercharged, it cost more than was held for it", order.id)
+
+
+async def _check_unlimited(ledger: Ledger, plan: Plan) -> None:
+    """Let only those have what has no price who may spend without limit."""
+    wallet = await ledger.get(account_wallet(plan.principal.account))
+    if plan.principal.budget is not None or (wallet is not None and wallet.credit is not None):
+        raise plan.unpriced()
+
+
+def _counted(tokens: int | None) -> int:
+    """Take an upstream's count only if it can be one."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else 0
+
+
+_MAYBE_PAID: Final = (BILLED, End.UNKNOWN.value)
+_MOST_TOKENS: Final = 10**12

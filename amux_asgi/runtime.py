@@ -2,28 +2,64 @@
 
 import asyncio  # noqa: TID251, without a lifespan only asyncio can start a task that nobody owns
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
+from msgspec import Struct
 
+from amux_asgi.claims import Claims
 from amux_asgi.errors import NotStartedError
+from amux_asgi.idempotency import MemoryAnswers
 from amux_asgi.jobs import Jobs
+from amux_asgi.quota import Ledger, MemoryLedger
 from amux_asgi.transport.base import Open, Transport
 
 T = TypeVar("T")
+Clock = Callable[[], float]
+Now = Callable[[], int]
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
-class Runtime:
-    """What runs on one event loop: its jobs, and its transports by the name of the channel they serve."""
+def unix_ms() -> int:
+    """Give Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
 
-    def __init__(self, jobs: Jobs, transports: Mapping[str, Transport]) -> None:
+
+class Stores(Protocol):
+    """What is kept of money and of answers, however it is kept."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Give what knows the money."""
+        ...
+
+    @property
+    def claims(self) -> Claims:
+        """Give what recognises a request that is sent twice."""
+        ...
+
+
+class _InMemory(Struct, frozen=True):
+    ledger: Ledger
+    claims: Claims
+
+
+OpenStores = Callable[[], AbstractAsyncContextManager[Stores]]
+
+
+class Runtime:
+    """What runs on one event loop: its jobs, its ledger and claims, and its transports by the channel they serve."""
+
+    def __init__(self, jobs: Jobs, stores: Stores, transports: Mapping[str, Transport]) -> None:
         self.jobs = jobs
+        self.ledger: Ledger = stores.ledger
+        self.claims: Claims = stores.claims
         self.transports = transports
 
 
@@ -33,9 +69,10 @@ class Runtimes:
     Constructing it opens nothing: safe before a fork, in several threads, on several loops one after the other.
     """
 
-    def __init__(self, transports: Mapping[str, Open], *, grace: float) -> None:
+    def __init__(self, transports: Mapping[str, Open], *, stores: OpenStores, grace: float) -> None:
         """`transports` opens one for each channel's name; equal openers are opened once. `grace` is in seconds."""
         self._openers = transports
+        self._stores = stores
         self._grace = grace
         self._current: RunVar[Runtime] = RunVar("amux_asgi runtime")
         self._warned = False
@@ -75,13 +112,14 @@ class Runtimes:
     async def _start(self) -> AsyncGenerator[Runtime]:
         error: Exception | None = None
         async with AsyncExitStack() as stack:
+            stores = await stack.enter_async_context(self._stores())
             opened = {
                 opener: await stack.enter_async_context(opener()) for opener in dict.fromkeys(self._openers.values())
             }
             transports = {name: opened[opener] for name, opener in self._openers.items()}
             async with anyio.create_task_group() as tasks:
                 try:
-                    yield Runtime(Jobs(tasks.start_soon), transports)
+                    yield Runtime(Jobs(tasks.start_soon), stores, transports)
                 except Exception as exc:  # noqa: BLE001, raised again below, where no task group wraps it
                     error = exc
                 tasks.cancel_scope.cancel()
@@ -99,6 +137,33 @@ class Runtimes:
                 "the lifespan of images_app() never ran, so each request opens its own connections and nothing waits "
                 "for it at exit; give it to the outermost app: Starlette(..., lifespan=images.lifespan)"
             )
+
+
+def in_memory(ledger: Ledger, *, clock: Clock = time.monotonic, now: Now = unix_ms) -> OpenStores:
+    """Keep money in a ledger that is there all the time, and answers likewise, also between two lives of the app."""
+    stores = _InMemory(ledger, Claims(MemoryAnswers(now=now), clock=clock, now=now))
+
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[Stores]:
+        yield stores
+
+    return opened
+
+
+def forgetful(*, clock: Clock = time.monotonic, now: Now = unix_ms) -> OpenStores:
+    """Keep money and answers for as long as the process lives, and say so once."""
+    opened = in_memory(MemoryLedger(), clock=clock, now=now)
+    warned: list[bool] = []
+
+    @asynccontextmanager
+    async def warning() -> AsyncGenerator[Stores]:
+        if not warned:
+            warned.append(True)
+            logger.warning("there is no database, so what was used is forgotten at exit; say [gateway] database")
+        async with opened() as stores:
+            yield stores
+
+    return warning
 
 
 _loose: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references

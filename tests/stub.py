@@ -31,6 +31,7 @@ class Stub:
         self.left: queue.Queue[str] = queue.Queue()  # paths whose client closed the connection
         self.release = asyncio.Event()
         self.waiting = threading.Semaphore(0)
+        self.arrived = threading.Semaphore(0)
         self.most = 0
         self.url = ""
         self._context = context
@@ -43,6 +44,11 @@ class Stub:
     def posts(self) -> int:
         """Count the POSTs that arrived."""
         return sum(request.startswith(b"POST") for request in self.requests)
+
+    def wait_for(self, posts: int) -> None:
+        """Wait until so many POSTs have arrived."""
+        while self.posts < posts:
+            self.arrived.acquire()
 
     def let_go(self) -> None:
         """Answer everybody who waits at `/wait`."""
@@ -96,8 +102,9 @@ class Stub:
             return False
         length = next((int(line[15:]) for line in head.lower().splitlines() if line.startswith(b"content-length:")), 0)
         self.requests.append(head + await reader.readexactly(length))
+        self.arrived.release()
         try:
-            await SCRIPTS.get(path, good)(self, reader, writer)
+            await _script(path)(self, reader, writer)
         except _Over:
             return False
         return not writer.is_closing()
@@ -109,6 +116,11 @@ class Stub:
         finally:
             self.left.put(path)
         raise _Over
+
+
+def _script(path: str) -> Script:
+    """Find what is played at a path, or below it."""
+    return SCRIPTS.get(path) or SCRIPTS.get("/" + path.split("/")[1], good)
 
 
 class _Over(Exception):  # noqa: N818, the end of a connection, not an error
@@ -167,6 +179,7 @@ async def wait(stub: Stub, _reader: Reader, writer: Writer) -> None:
 
 CLOSE: Final = "connection: close"
 HALF: Final = whole()[:-10]
+BLOCKED: Final = b'{"error":{"message":"no","type":"image_generation_user_error","code":"moderation_blocked"}}'
 SCRIPTS: Final[dict[str, Script]] = {
     "/close": sending(b""),
     "/half-head": sending(b"HTTP/1.1 200 OK\r\ncontent-"),
@@ -187,6 +200,7 @@ SCRIPTS: Final[dict[str, Script]] = {
     "/cookie": sending(whole(GOOD, "200 OK", "set-cookie: tenant=a; path=/", CLOSE)),
     "/glued": glued,
     "/until-close": sending(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD),
+    "/blocked": sending(whole(BLOCKED, "400 Bad Request", CLOSE)),
     "/wait": wait,
 }
 

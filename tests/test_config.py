@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.app import images_app
-from amux_asgi.build import channels_of, check_gateway, keys_of, prices_of
+from amux_asgi.build import channels_of, check_gateway, check_priced, keys_of, openings_of, prices_of
 from amux_asgi.config import ChannelConfig, Config, KeyConfig, PriceConfig, load
 from amux_asgi.errors import AuthenticationError, ConfigError
 from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices
@@ -73,9 +73,10 @@ def fault(folder: Path, text: str, environment: dict[str, str] = ENVIRONMENT) ->
 def build(path: Path, environment: dict[str, str]) -> None:
     config = load(path, environment)
     check_gateway(config)
-    channels_of(config, ADAPTERS)
+    channels = channels_of(config, ADAPTERS)
     keys_of(config, lambda: datetime.now(UTC))
-    prices_of(config)
+    openings_of(config)
+    check_priced(config, channels, prices_of(config))
 
 
 @pytest.mark.anyio
@@ -144,6 +145,7 @@ def test_prices_can_be_written_in_code() -> None:
 
 
 CHANNEL = '[[channels]]\nname = "a"\nadapter = "openai"\ncredentials = ["k"]\nmodels = ["m"]\n'
+DATABASE = "[gateway]\ndatabase = 'sqlite:///x'\n"
 KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
 
 
@@ -163,10 +165,10 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         ("[gateway]\nmax_body = -1\n", "amux.toml:2: [gateway.max_body] ", "above zero"),
         ("[gateway]\ngrace = -1\n", "amux.toml:2: [gateway.grace] ", "above zero"),
         ("[gateway]\n\ntransport = 'pigeon'\n", "amux.toml:3: [gateway.transport] ", "pigeon"),
-        ("[gateway]\ntrusted_proxies = ['nowhere']\n", "amux.toml:2: [gateway.trusted_proxies] ", "no network"),
+        ("[gateway]\ntrusted_proxies = ['nowhere']\n", "amux.toml:2: [gateway.trusted_proxies.0] ", "no network"),
         ("[gateway]\ndefault_model = 'm'\n", "amux.toml:2: [gateway.default_model] ", "no channel serves"),
-        ("[gateway]\nreveal = ['cost']\n", "amux.toml:2: [gateway.reveal] ", "not available yet"),
-        ("[gateway]\ndatabase = 'sqlite:///x'\n", "amux.toml:2: [gateway.database] ", "not available yet"),
+        ("[gateway]\nreveal = ['costs']\n", "amux.toml:2: [gateway.reveal.0] ", "costs"),
+        ("[gateway]\nlimits = 'memory://'\n", "amux.toml:2: [gateway.limits] ", "not available yet"),
         ("[gateway]\nnodes = 2\n", "amux.toml:2: [gateway.nodes] ", "not available yet"),
         ("[gateway]\ndefault_model = '${NOT_SET}'\n", "amux.toml:2: [gateway.default_model] ", "NOT_SET"),
         ("", "amux.toml:1: [channels] ", "no channel"),
@@ -221,7 +223,22 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         (CHANNEL + KEY + KEY.replace("01234", "98765"), "amux.toml:10: [keys.1.name] ", "must differ"),
         (CHANNEL + KEY + KEY.replace('"k"', '"l"'), "amux.toml:6: [keys] ", "the same"),
         (CHANNEL + KEY + "expires = 2027-01-01T00:00:00\n", "amux.toml:9: [keys.0.expires] ", "offset"),
-        (CHANNEL + KEY + "balance = '5'\n", "amux.toml:9: [keys.0.balance] ", "not available yet"),
+        (CHANNEL + KEY + "balance = '5'\n", "amux.toml:9: [keys.0.balance] ", "needs a database"),
+        (CHANNEL + KEY + "budget = '5'\n", "amux.toml:9: [keys.0.budget] ", "needs a database"),
+        (CHANNEL + KEY + "networks = ['here']\n", "amux.toml:9: [keys.0.networks.0] ", "no network"),
+        (DATABASE + CHANNEL + KEY + "balance = 'much'\n", "amux.toml:11: [keys.0.balance] ", "as a decimal"),
+        (DATABASE + CHANNEL + KEY + "balance = '5'\n", "amux.toml:11: [keys.0.balance] ", "whose price nobody said"),
+        (DATABASE + CHANNEL + KEY + "budget = '5'\n", "amux.toml:11: [keys.0.budget] ", "whose price nobody said"),
+        (
+            DATABASE
+            + CHANNEL
+            + KEY
+            + "account = 'a'\nbalance = '5'\n"
+            + KEY.replace('"k"', '"l"').replace("01234", "98765")
+            + "account = 'a'\nbalance = '6'\n",
+            "amux.toml:17: [keys.1.balance] ",
+            "say it once",
+        ),
         (CHANNEL + KEY + "limits = []\n", "amux.toml:9: [keys.0.limits] ", "not available yet"),
         ("prices = 1\n", "amux.toml:1: [prices] ", '[prices."'),
         ("[prices]\n", "amux.toml:1: [prices] ", '[prices."'),

@@ -10,7 +10,16 @@ import anyio.lowlevel
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from amux_asgi import ChannelConfig, Gateway, GatewayError, GenerationRequest, Principal, anyone, images_app
+from amux_asgi import (
+    ChannelConfig,
+    Gateway,
+    GatewayError,
+    GenerationRequest,
+    MemoryLedger,
+    Principal,
+    anyone,
+    images_app,
+)
 from amux_asgi.errors import InvalidRequestError, RateLimitError, UpstreamIncompleteError, UpstreamTimeoutError
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +73,7 @@ async def gateway(
         for i, name in enumerate(answers)
     ]
     apps = {name: upstreams.answering(name, answer) for name, answer in answers.items()}
-    images = images_app(channels=channels, authenticate=anyone, apps=apps, clock=clock)
+    images = images_app(channels=channels, authenticate=anyone, apps=apps, clock=clock, ledger=MemoryLedger())
     async with images.lifespan():
         yield images.gateway
 

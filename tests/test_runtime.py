@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from amux_asgi.errors import NotStartedError
-from amux_asgi.runtime import Runtime, Runtimes
+from amux_asgi.quota import MemoryLedger
+from amux_asgi.runtime import Runtime, Runtimes, in_memory
 from amux_asgi.transport.asgi import AsgiTransport
 from amux_asgi.transport.base import Open, Transport
 
@@ -46,7 +47,7 @@ async def test_one_transport_serves_all_channels_of_its_kind() -> None:
     """Ten channels share one pool of connections, closed when the app stops."""
     opened = Opened()
     opener = opened.opener()
-    runtimes = Runtimes({"a": opener, "b": opener}, grace=1)
+    runtimes = Runtimes({"a": opener, "b": opener}, stores=in_memory(MemoryLedger()), grace=1)
 
     async with runtimes.running():
         assert await runtimes.run(channels) == ["a", "b"]
@@ -58,7 +59,7 @@ async def test_one_transport_serves_all_channels_of_its_kind() -> None:
 async def test_several_mounts_may_enter_the_same_lifespan() -> None:
     """Who enters a second time joins what runs."""
     opened = Opened()
-    runtimes = Runtimes({"a": opened.opener()}, grace=1)
+    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=1)
 
     async with runtimes.running() as first, runtimes.running() as second:
         assert first is second
@@ -69,7 +70,7 @@ async def test_several_mounts_may_enter_the_same_lifespan() -> None:
 async def test_stopping_waits_for_the_jobs_that_run() -> None:
     """A picture that is being made is finished before the connections close."""
     opened, go_on, begun = Opened(), anyio.Event(), anyio.Event()
-    runtimes = Runtimes({"a": opened.opener()}, grace=60)
+    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=60)
     made: list[int] = []
 
     async def work(_runtime: Runtime) -> None:
@@ -98,7 +99,7 @@ async def test_stopping_waits_for_the_jobs_that_run() -> None:
 async def test_without_a_lifespan_each_request_runs_alone_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     """A forgotten lifespan works, slower, with one warning that names the mend."""
     opened = Opened()
-    runtimes = Runtimes({"a": opened.opener()}, grace=1)
+    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=1)
 
     assert await runtimes.run(channels) == ["a"]
     assert await runtimes.run(channels) == ["a"]
@@ -112,11 +113,11 @@ async def test_without_a_lifespan_each_request_runs_alone_and_says_so_once(caplo
 async def test_without_a_lifespan_trio_is_told_the_mend() -> None:
     """Trio has no tasks that nobody owns."""
     with pytest.raises(NotStartedError, match=r"images\.lifespan"):
-        await Runtimes({}, grace=1).run(channels)
+        await Runtimes({}, stores=in_memory(MemoryLedger()), grace=1).run(channels)
 
 
 async def test_what_is_raised_while_it_runs_comes_out_as_it_is() -> None:
     """Whoever wraps `except` around the lifespan finds the error itself."""
     with pytest.raises(ZeroDivisionError):
-        async with Runtimes({}, grace=1).running():
+        async with Runtimes({}, stores=in_memory(MemoryLedger()), grace=1).running():
             raise ZeroDivisionError

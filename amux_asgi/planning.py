@@ -1,0 +1,142 @@
+"""What is to be done for a request: parse it, resolve its model, and find out what it can cost. Nothing is begun."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+
+from msgspec import Struct
+
+from amux_asgi.document import Body, body_of
+from amux_asgi.errors import (
+    GatewayError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelUnpricedError,
+    PermissionDeniedError,
+)
+from amux_asgi.explain import parse
+from amux_asgi.idempotency import Ask
+from amux_asgi.keys import Principal
+from amux_asgi.models import find
+from amux_asgi.pricing import Prices, Range, dollars
+from amux_asgi.routing import Candidate, Routes
+from amux_asgi.schema import GenerationRequest
+from amux_asgi.sending import Choice, fit
+from amux_asgi.words import quote
+
+HOPS = 2  # gateways in a row at most
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What a client says beside its request.
+
+    `strict` refuses what would have to be changed; `hops` counts the gateways that the request came through;
+    `max_cost` (nano-dollars) refuses what could cost more; `paid` says that somebody further out charges for it;
+    `request_id` is a label for the usage row. `ask` is what it claims by an idempotency key, or as an SDK's retry;
+    `gone` tells whether the client has left, so that its retry finds the answer.
+    """
+
+    strict: bool = False
+    hops: int = 0
+    max_cost: int | None = None
+    paid: bool = False
+    request_id: str | None = None
+    ask: Ask | None = None
+    gone: Callable[[], Awaitable[bool]] | None = None
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The valid request, whom to ask for it, and what it can cost: `None` if nobody said."""
+
+    model: str  # as the client says it
+    request: GenerationRequest
+    principal: Principal
+    terms: Terms
+    first: Choice
+    others: tuple[Candidate, ...]
+    cost: Range | None
+
+    def unpriced(self) -> GatewayError:
+        """Make the refusal of what has no price."""
+        return ModelUnpricedError(
+            f"nobody has said what the model {quote(self.model)} costs in this form", param="model"
+        )
+
+
+class Planner:
+    """Plans requests."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        prices: Prices,
+        *,
+        default_model: str | None,
+        strict: bool,
+        random: Callable[[], float],
+    ) -> None:
+        """`random` gives 0 ≤ x < 1."""
+        self._routes = routes
+        self._prices = prices
+        self._default_model = default_model
+        self._strict = strict
+        self._random = random
+        self._turns = count()
+
+    def plan(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms) -> Plan:
+        """Say what is to be done.
+
+        Raises:
+            GatewayError: it is refused.
+        """
+        if terms.hops >= HOPS:
+            raise InvalidRequestError(
+                "this request came through this kind of gateway before; a loop is refused", code="loop_detected"
+            )
+        body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
+        model, candidates = self._resolve(body.model, principal)
+        request = parse(body, find(candidates[0].model))
+        plan = Plan(
+            model=model,
+            request=request,
+            principal=principal,
+            terms=terms,
+            first=fit(candidates[0], request, strict=terms.strict or self._strict),
+            others=tuple(candidates[1:]),
+            cost=self._cost(model, candidates, request),
+        )
+        if terms.max_cost is not None:
+            _check_most(plan, terms.max_cost)
+        return plan
+
+    def _resolve(self, model: str | None, principal: Principal) -> tuple[str, list[Candidate]]:
+        name = self._default_model if model is None else model
+        if name is None:
+            raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
+        candidates = list(self._routes.candidates(name, turn=next(self._turns), random=self._random))
+        if not candidates:
+            raise ModelNotFoundError(f"no channel serves the model {quote(name)}", param="model")
+        if not principal.may_use(name):
+            raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
+        return name, candidates
+
+    def _cost(self, model: str, candidates: Iterable[Candidate], request: GenerationRequest) -> Range | None:
+        """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""
+        ranges = [
+            self._prices.estimate(model, upstream, request)
+            for upstream in dict.fromkeys(candidate.model for candidate in candidates)
+        ]
+        if ranges[0] is None:
+            return None
+        known = [found for found in ranges if found is not None]
+        return Range(least=min(found.least for found in known), most=max(found.most for found in known))
+
+
+def _check_most(plan: Plan, most: int) -> None:
+    if plan.cost is None:
+        raise plan.unpriced()
+    if plan.cost.most > most:
+        raise InvalidRequestError(
+            f"this could cost {dollars(plan.cost.most)} USD, which is more than 'x-amux-max-cost' allows",
+            param="x-amux-max-cost",
+            code="cost_above_max",
+        )
