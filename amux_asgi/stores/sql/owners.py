@@ -78,7 +78,7 @@ def sweep(transaction: Transaction, name: str, beats: int, now: Callable[[], int
     if held < AT_ONCE:
         connection.execute(_GONE, {"owner": name})
     if held:
-        logger.warning("%d reservations of a process that is gone were released", held)
+        logger.warning("a process is gone; what it held was released: %d", held)
 
 
 def _release(transaction: Transaction, name: str, now: Callable[[], int]) -> int:
