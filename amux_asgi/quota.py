@@ -142,8 +142,10 @@ class Opening(Struct, frozen=True, kw_only=True):
     amount: int
 
     def change(self, wallet: Wallet) -> Wallet:
-        """Decide what becomes of the wallet."""
-        return budgeted(wallet, self.amount) if self.is_budget else opened(wallet, self.amount, 0)
+        """Decide what becomes of the wallet; an account that an operator has limited already is left alone."""
+        if self.is_budget:
+            return budgeted(wallet, self.amount)
+        return opened(wallet, self.amount, 0) if wallet.credit is None else wallet
 
     @property
     def is_budget(self) -> bool:

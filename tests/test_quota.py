@@ -12,6 +12,7 @@ from amux_asgi.quota import (
     REMEMBERED,
     Ledger,
     MemoryLedger,
+    Opening,
     Order,
     Settlement,
     State,
@@ -278,3 +279,12 @@ def test_a_refusal_is_fit_for_a_client() -> None:
 
     assert error.status == 429
     assert "secret-name" not in error.message
+
+
+def test_an_account_that_is_limited_already_keeps_its_money() -> None:
+    """A balance in the configuration opens what was only metered, and nothing else."""
+    opening = Opening(wallet="account:a", amount=5)
+    limited = Wallet(id="account:a", available=-40, captured=41, credit=50)
+
+    assert opening.change(limited) == limited
+    assert opening.change(Wallet(id="account:a", available=-1, captured=1)).available == 5
