@@ -76,7 +76,9 @@ class Till:
         self.ledger = ledger
         self.now = now
         self._amount = amount
-        self._said = Settlement(ended=0, charged=amount, cost=None, channel=channel) if fixed else None
+        self.said: Settlement | None = (
+            Settlement(ended=0, charged=amount, cost=None, channel=channel) if fixed else None
+        )
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a call of HTTP or a websocket by the app.
@@ -86,8 +88,8 @@ class Till:
         """
         outer = reservation_of(scope)
         if outer is not None:
-            if self._said is not None:
-                outer.report(self._said)
+            if self.said is not None:
+                outer.report(self.said)
             await app(scope, receive, send)
             return
         try:
@@ -96,10 +98,9 @@ class Till:
         except GatewayError as error:
             await respond(scope, send, error)
             return
-        reservation = Reservation(order=order, fixed=self._said is not None, settlement=self._said)
-        call = _Call(self, reservation, scope, receive, send)
+        call = _Call(self, order, scope, receive, send)
         try:
-            await app(with_reservation(scope, reservation), call.receive, call.send)
+            await app(with_reservation(scope, call.reservation), call.receive, call.send)
         except Exception:
             if not call.over:
                 raise
@@ -136,9 +137,10 @@ class _State(Enum):
 class _Call:
     """One held call: watches the client leave, and settles when the answer begins."""
 
-    def __init__(self, till: Till, reservation: Reservation, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, till: Till, order: Order, scope: Scope, receive: Receive, send: Send) -> None:
+        said = till.said
+        self.reservation = Reservation(order=order, fixed=said is not None, hand_over=self._hand_over, settlement=said)
         self._till = till
-        self._reservation = reservation
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -168,6 +170,11 @@ class _Call:
             raise _GoneError
         await self._send(message)
 
+    def _hand_over(self) -> None:
+        """Give the money back, and let the answer through: the app charges for it."""
+        if self._state is _State.OPEN:
+            self._release(_State.SETTLED)
+
     def leave(self) -> None:
         """Give back what nothing came of; waits for nothing."""
         if self._state is _State.OPEN:
@@ -175,15 +182,15 @@ class _Call:
 
     async def _settle(self, beginning: Message) -> None:
         """Charge for an answer that is none of an error, and withhold it where that cannot be."""
-        said = self._reservation.settlement
-        self._reservation.open = False
+        said = self.reservation.settlement
+        self.reservation.open = False
         if said is None or not _succeeds(beginning):
             self._release(_State.SETTLED)
         elif await self._left():
             await self._withhold(RequestTimeoutError("the client left before its answer began"))
         else:
             try:
-                charged = await self._till.ledger.capture(self._reservation.order, self._settlement(said))
+                charged = await self._till.ledger.capture(self.reservation.order, self._settlement(said))
             except GatewayError as error:
                 await self._withhold(error)
             else:
@@ -192,8 +199,8 @@ class _Call:
                     facts_of(self._scope)["charged"] = dollars(charged)
 
     def _settlement(self, said: Settlement) -> Settlement:
-        order = self._reservation.order
-        charged = order.amount if self._reservation.fixed else said.charged
+        order = self.reservation.order
+        charged = order.amount if self.reservation.fixed else said.charged
         if charged > order.amount:  # the ledger takes what was held
             logger.warning(
                 "%s: undercharged: it did cost %s, and %s was held", order.id, dollars(charged), dollars(order.amount)
@@ -202,9 +209,9 @@ class _Call:
 
     def _release(self, state: _State) -> None:
         self._state = state
-        self._reservation.open = False
-        said = self._reservation.settlement or Settlement(ended=0, cost=None)
-        self._till.ledger.release(self._reservation.order, replace(said, charged=0, ended=self._till.now()))
+        self.reservation.open = False
+        said = self.reservation.settlement or Settlement(ended=0, cost=None)
+        self._till.ledger.release(self.reservation.order, replace(said, charged=0, ended=self._till.now()))
 
     async def _withhold(self, error: GatewayError) -> None:
         self._release(_State.OVER)

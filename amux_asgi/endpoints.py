@@ -14,12 +14,11 @@ from amux_asgi.adapt import report
 from amux_asgi.document import load
 from amux_asgi.errors import GatewayError, InvalidRequestError, MethodNotAllowedError, ModelNotFoundError, NotFoundError
 from amux_asgi.gateway import Gateway
-from amux_asgi.generation import REPLAYED, Generation
+from amux_asgi.generation import REPLAYED
 from amux_asgi.idempotency import asked
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Terms
 from amux_asgi.pricing import dollars, parse_dollars
-from amux_asgi.quota import Settlement
 from amux_asgi.receive import receive_json
 from amux_asgi.respond import encoded
 from amux_asgi.scope import facts_of, principal_of, request_id_of, reservation_of
@@ -51,8 +50,10 @@ class Generations:
         if ask is not None:
             terms = replace(terms, ask=ask, gone=partial(_is_gone, receive))
         outer = reservation_of(scope)
-        if outer is not None:
+        if outer is not None and outer.fixed:
             terms = replace(terms, paid=True)
+        elif outer is not None:
+            outer.hand_over()  # we know the price, and charge it in one step with the answer that is kept
         try:
             made = await self._gateway.generate(body, principal, terms)
         except GatewayError as error:
@@ -66,8 +67,6 @@ class Generations:
             images=len(made.images.data),
             cost=made.cost,
         )
-        if outer is not None and not made.replayed:
-            outer.report(_settlement(made))
         headers = (*_revealed(self._reveal, made.channel, made.attempts, made.cost), *_adapted(made.changes))
         await _answer(send, made.body, (*headers, REPLAYED) if made.replayed else headers)
 
@@ -175,12 +174,6 @@ def _asked(scope: Scope) -> tuple[Principal, Terms]:
         elif name == b"x-amux-max-cost":
             most = _most(value)
     return principal, Terms(strict=strict, hops=hops, max_cost=most, request_id=request_id_of(scope))
-
-
-def _settlement(made: Generation) -> Settlement:
-    """Tell whoever charges for this further out what it did cost."""
-    images = len(made.images.data)
-    return Settlement(ended=0, charged=made.cost or 0, cost=None, channel=made.channel, images=images)
 
 
 async def _is_gone(receive: Receive) -> bool:

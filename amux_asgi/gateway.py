@@ -139,7 +139,7 @@ class Gateway:
     async def _work(self, plan: Plan, deadline: float, work: Work, runtime: Runtime) -> Generation:
         """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
         ledger = MemoryLedger() if plan.terms.paid else runtime.ledger
-        if plan.cost is None:
+        if plan.cost is None and not plan.terms.paid:
             await _check_unlimited(ledger, plan)
         order = self._order(plan)
         attempts: list[Attempt] = []
@@ -171,7 +171,7 @@ class Gateway:
             id=fresh_id(PREFIX, now),
             account=principal.account,
             key=principal.key,
-            budget=principal.budget,
+            budget=None if plan.terms.paid else principal.budget,
             amount=UNBOUNDED if plan.cost is None else plan.cost.most,
             begun=now,
             model=plan.model,

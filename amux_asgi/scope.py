@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
@@ -46,11 +47,13 @@ def with_principal(scope: Scope, principal: Principal) -> Scope:
 class Reservation(Struct, kw_only=True):
     """What an app further out holds for this call. Inner apps hold nothing themselves; they say what it did cost.
 
-    `fixed` tells that the price is `order.amount`, whatever they say. `settlement` is what they said last.
+    `fixed` tells that the price is `order.amount`, whatever they say. `settlement` is what they said last. `hand_over`
+    gives the money back at once, and leaves it to the inner app to hold and to charge.
     """
 
     order: Order
     fixed: bool
+    hand_over: Callable[[], None]
     settlement: Settlement | None = None
     open: bool = True  # until the answer begins
 

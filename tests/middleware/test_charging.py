@@ -401,3 +401,23 @@ def test_ids_are_in_the_order_of_their_times() -> None:
 
     assert ids == sorted(ids)
     assert fresh_id("call_", 1) != fresh_id("call_", 1)
+
+
+async def test_what_is_handed_over_is_given_back_at_once_and_the_app_charges_for_it() -> None:
+    """Handed over twice is handed over once; the answer goes out, and nothing is captured here."""
+    ledger = in_memory()
+    free: list[int] = []
+
+    async def inner(scope: Scope, _receive: Receive, send: Send) -> None:
+        reservation = reservation_of(scope)
+        assert reservation is not None
+        for _ in range(2):
+            reservation.hand_over()
+        wallet = await ledger.get("account:team")
+        free.append(0 if wallet is None else wallet.available)
+        await send(START)
+        await send(END)
+
+    sent = await call(QuotaMiddleware(inner, ledger=ledger, most="0.50"), HTTP, COMPLETE)
+
+    assert (free, statuses(sent), await spent(ledger)) == ([100 * CENT], [200], 0)
