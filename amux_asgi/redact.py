@@ -1,9 +1,13 @@
 """Foreign text made fit for a client or a log: no key, host, signed URL or stack trace."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
+from amux_asgi.errors import GatewayError
+
 LONGEST: Final = 500  # characters
+HIDDEN: Final = "[hidden]"
 
 # A host by its well-known endings only, so that file names and dotted field names stay readable.
 _SECRETS: Final = re.compile(
@@ -21,6 +25,16 @@ _SECRETS: Final = re.compile(
 )
 
 
+def hide(error: GatewayError, secrets: Iterable[str]) -> None:
+    """Take from an upstream's words whatever is known to be secret: it may say our own credential again."""
+    for secret in secrets:
+        error.message = error.message.replace(secret, HIDDEN)
+        for name in ("param", "code", "type", "upstream_code"):
+            text: str | None = getattr(error, name)
+            if text is not None and secret in text:
+                setattr(error, name, text.replace(secret, HIDDEN))
+
+
 def redact(text: str) -> str:
     """Keep the first line of a foreign text, with all that could be a secret masked.
 
@@ -28,4 +42,4 @@ def redact(text: str) -> str:
     """
     lines = text.strip().splitlines()
     line = "".join(character for character in lines[0] if character.isprintable()) if lines else ""
-    return _SECRETS.sub("[hidden]", line[: 4 * LONGEST])[:LONGEST]
+    return _SECRETS.sub(HIDDEN, line[: 4 * LONGEST])[:LONGEST]

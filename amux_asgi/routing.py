@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from amux_asgi.adapters._base import Adapter
 from amux_asgi.errors import ConfigError, End
 
 EXTRA_ATTEMPTS = 2  # beyond the first
+SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
 
 
 class Channel(Struct, frozen=True, kw_only=True, eq=False):
@@ -32,6 +34,12 @@ class Channel(Struct, frozen=True, kw_only=True, eq=False):
     on_unknown: Literal["stop", "retry"] = "stop"
     headers: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
+
+    def secrets(self) -> Iterator[str]:
+        """Give what a client must never see of it: credentials, headers, and where it is."""
+        host = urlsplit(self.base_url).hostname or ""
+        known = (*self.credentials, *self.headers.values(), host if "." in host else "")
+        yield from (text for text in known if len(text) >= SHORTEST_SECRET)
 
 
 class Candidate(Struct, frozen=True):

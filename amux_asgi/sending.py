@@ -11,6 +11,7 @@ from amux_asgi.errors import End, GatewayError, InvalidRequestError, UpstreamTim
 from amux_asgi.explain import parse
 from amux_asgi.models import find
 from amux_asgi.quota import Attempt
+from amux_asgi.redact import hide
 from amux_asgi.routing import EXTRA_ATTEMPTS, Candidate, may_go_on
 from amux_asgi.schema import GenerationRequest, ImagesResponse
 from amux_asgi.transport.base import Transport
@@ -120,6 +121,7 @@ class Sender:
 
     def _note(self, sending: Sending, choice: Choice, error: GatewayError) -> None:
         """Keep how an attempt ended, and tell the operator; what the client did wrong is no warning."""
+        hide(error, choice.candidate.channel.secrets())
         channel = choice.candidate.channel.name
         end = "no end" if error.end is None else error.end.value
         sending.attempts.append(Attempt(channel=channel, end=end, code=error.code))

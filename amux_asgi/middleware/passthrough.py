@@ -16,6 +16,7 @@ from amux_asgi.charging import Till, price_of
 from amux_asgi.errors import ConfigError, GatewayError, InvalidRequestError, PermissionDeniedError
 from amux_asgi.planning import HOPS
 from amux_asgi.quota import Ledger
+from amux_asgi.redact import hide
 from amux_asgi.relay import Download, Upload, relay
 from amux_asgi.respond import respond
 from amux_asgi.routing import Channel
@@ -119,6 +120,7 @@ class PassthroughMiddleware:
         except GatewayError as error:
             if download.begun:
                 raise
+            hide(error, passthrough.channel.secrets())
             await respond(scope, send, error)
 
     async def _pass(self, passthrough: Passthrough, scope: Scope, receive: Receive, download: Download) -> None:
