@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
+from typing import cast
 
 from msgspec import Struct
 
@@ -94,19 +95,32 @@ class Planner:
             )
         body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
         model, candidates = self._resolve(body.model, principal)
-        request = parse(body, find(candidates[0].model))
+        request, first, candidates = self._choose(candidates, body, strict=terms.strict or self._strict)
         plan = Plan(
             model=model,
             request=request,
             principal=principal,
             terms=terms,
-            first=fit(candidates[0], request, strict=terms.strict or self._strict),
+            first=first,
             others=tuple(candidates[1:]),
             cost=self._cost(model, candidates, request),
         )
         if terms.max_cost is not None:
             _check_most(plan, terms.max_cost)
         return plan
+
+    def _choose(
+        self, candidates: list[Candidate], body: Body, *, strict: bool
+    ) -> tuple[GenerationRequest, Choice, list[Candidate]]:
+        """Find the first that can be asked this, and who is behind it; if nobody can, the first one says why."""
+        fault: InvalidRequestError | None = None
+        for i, candidate in enumerate(candidates):
+            try:
+                request = parse(body, find(candidate.model))
+                return request, fit(candidate, request, strict=strict), candidates[i:]
+            except InvalidRequestError as error:
+                fault = fault or error
+        raise cast("InvalidRequestError", fault)  # there is at least one candidate
 
     def _resolve(self, model: str | None, principal: Principal) -> tuple[str, list[Candidate]]:
         name = self._default_model if model is None else model

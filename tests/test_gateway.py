@@ -20,7 +20,13 @@ from amux_asgi import (
     anyone,
     images_app,
 )
-from amux_asgi.errors import InvalidRequestError, RateLimitError, UpstreamIncompleteError, UpstreamTimeoutError
+from amux_asgi.errors import (
+    InvalidRequestError,
+    RateLimitError,
+    UpstreamBadResponseError,
+    UpstreamIncompleteError,
+    UpstreamTimeoutError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -240,3 +246,44 @@ async def test_failed_attempts_are_logged_and_clients_own_faults_are_no_warning(
         ("WARNING", "attempt 1 on two: rate_limit_exceeded, refused"),
         ("WARNING", "attempt 2 on three: upstream_bad_response, unknown"),
     ]
+
+
+async def test_a_first_channel_that_cannot_be_asked_this_is_passed_over() -> None:
+    """Chance and priority decide who is asked, not whether the request is good; nobody can: the first says why."""
+    upstreams = Upstreams()
+    request = order(extra={"brand_new": 1})
+    reject = {"unknown_fields": "reject"}
+
+    async with gateway(upstreams, {"picky": GOOD, "two": GOOD}, picky=reject) as asking:
+        made = await asking.generate(request, ME)
+    async with gateway(upstreams, {"picky": GOOD, "too": GOOD}, picky=reject, too=reject) as asking:
+        with pytest.raises(InvalidRequestError) as caught:
+            await asking.generate(request, ME)
+
+    assert (made.channel, upstreams.asked, caught.value.param) == ("two", ["two"], "brand_new")
+
+
+async def test_an_answer_that_is_no_utf8_is_none() -> None:
+    """No client could read it, so nobody pays for it."""
+    broken = (200, b'{"data":[{"b64_json":"\xff\xfe"}]}')
+
+    async with gateway(Upstreams(), {"one": broken}) as asking:
+        with pytest.raises(UpstreamBadResponseError):
+            await asking.generate(order(), ME)
+
+
+async def test_a_credential_that_the_upstream_says_again_is_hidden() -> None:
+    """Whatever it looks like; a host of ours too."""
+    secret, told = "0123456789abcdef0123456789abcdef", "org-of-ours"
+    words = b'{"error":{"message":"key %s of %s","code":"%s","param":"%s"}}'
+    answer = (400, words % (secret.encode(), told.encode(), secret.encode(), secret.encode()))
+
+    async with gateway(
+        Upstreams(), {"one": answer}, one={"credentials": (secret,), "headers": {"x-org": told}}
+    ) as asking:
+        with pytest.raises(InvalidRequestError) as caught:
+            await asking.generate(order(), ME)
+
+    error = caught.value
+    assert secret not in f"{error.message} {error.code} {error.param} {error.upstream_code}"
+    assert told not in error.message

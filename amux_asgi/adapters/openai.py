@@ -36,6 +36,8 @@ def pictures(fields: dict[str, Raw], body: bytes) -> ImagesResponse:
     if "error" in fields and (fault := fault_of(body)) is not None:
         raise failure(UNSAID, fault, {})
     try:
+        if not body.isascii():
+            body.decode()  # pictures are handed on undecoded, so nobody else would notice
         return images_response(fields)
     except BAD_JSON as exc:
         raise UpstreamBadResponseError("the upstream answered without a picture") from exc
