@@ -121,7 +121,7 @@ def check_priced(config: Config, channels: Iterable[Channel], prices: Prices) ->
         model
         for channel in channels
         for model, upstream in channel.models.items()
-        if prices.find(model, upstream) is None
+        if not prices.can_be_held(model, upstream)
     }
     for i, key in enumerate(config.keys):
         if key.balance is None and key.budget is None:
@@ -130,7 +130,8 @@ def check_priced(config: Config, channels: Iterable[Channel], prices: Prices) ->
         for model in sorted(filter(principal.may_use, unpriced)):
             raise config.fault(
                 ("keys", i, "budget" if key.balance is None else "balance"),
-                f"this key may use {model!r}, whose price nobody said; say it in [prices.{model!r}], or limit 'models'",
+                f"this key may use {model!r}, whose price nobody can tell beforehand; say one per picture in "
+                f"[prices.{model!r}], or limit 'models'",
             )
 
 
@@ -138,9 +139,11 @@ def fixed_keys(keys: Iterable[KeyConfig], *, now: Callable[[], datetime] = lambd
     """Make a key store of keys written in code.
 
     Raises:
-        ConfigError: one of them cannot work.
+        ConfigError: one of them cannot work, or says how much it may spend, which only a database can keep.
     """
-    return keys_of(Config(keys=tuple(keys)), now)
+    config = Config(keys=tuple(keys))
+    openings_of(config)
+    return keys_of(config, now)
 
 
 def prices_of(config: Config) -> Prices:

@@ -51,12 +51,23 @@ class Prices:
         for model, priced in overrides.items():
             if not all(0 <= price <= LARGEST for price in _numbers(priced)):
                 raise ValueError(f"a price of {model!r} is negative or too large")
-        known = {name: entry.prices for name, entry in CATALOGUE.items() if entry.prices is not None}
-        self._prices: dict[str, Priced] = known | dict(overrides)
+        self._told: dict[str, Priced] = dict(overrides)
+        self._known: dict[str, Priced] = {
+            name: entry.prices for name, entry in CATALOGUE.items() if entry.prices is not None
+        }
 
     def find(self, model: str, upstream: str) -> Priced | None:
-        """Give the prices by the client's model name, else by the upstream's; `None` where nobody knows them."""
-        return self._prices.get(model) or self._prices.get(upstream)
+        """Give the prices by the client's model name, else by the upstream's; `None` where nobody knows them.
+
+        What the operator told, under either name, stands before the catalogue.
+        """
+        told, known = self._told, self._known
+        return told.get(model) or told.get(upstream) or known.get(model) or known.get(upstream)
+
+    def can_be_held(self, model: str, upstream: str) -> bool:
+        """Tell whether anything of a model can be priced beforehand: by tokens, only what the catalogue can count."""
+        priced = self.find(model, upstream)
+        return isinstance(priced, ImagePrices) or (priced is not None and find(upstream) is not None)
 
     def estimate(self, model: str, upstream: str, request: GenerationRequest) -> Range | None:
         """Give the least and the most that a valid request can cost; `None` where that has no price.

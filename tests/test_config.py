@@ -227,8 +227,12 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         (CHANNEL + KEY + "budget = '5'\n", "amux.toml:9: [keys.0.budget] ", "needs a database"),
         (CHANNEL + KEY + "networks = ['here']\n", "amux.toml:9: [keys.0.networks.0] ", "no network"),
         (DATABASE + CHANNEL + KEY + "balance = 'much'\n", "amux.toml:11: [keys.0.balance] ", "as a decimal"),
-        (DATABASE + CHANNEL + KEY + "balance = '5'\n", "amux.toml:11: [keys.0.balance] ", "whose price nobody said"),
-        (DATABASE + CHANNEL + KEY + "budget = '5'\n", "amux.toml:11: [keys.0.budget] ", "whose price nobody said"),
+        (
+            DATABASE + CHANNEL + KEY + "balance = '5'\n",
+            "amux.toml:11: [keys.0.balance] ",
+            "nobody can tell",
+        ),
+        (DATABASE + CHANNEL + KEY + "budget = '5'\n", "amux.toml:11: [keys.0.budget] ", "nobody can tell"),
         (
             DATABASE
             + CHANNEL

@@ -3,9 +3,11 @@
 import random
 import string
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from amux_asgi import ConfigError, KeyConfig, fixed_keys
 from amux_asgi.errors import AuthenticationError, StorageUnavailableError
 from amux_asgi.keys import FixedKey, FixedKeys, KeysInTurn, KeyStore, Principal, digest_of, key_id_of, make_key
 
@@ -131,3 +133,10 @@ def test_a_million_random_strings_of_the_right_form_are_no_keys() -> None:
         passed += key_id_of(f"amx_{text[:8]}_{text[8:40]}_{text[40:]}") is not None
 
     assert passed <= 1
+
+
+@pytest.mark.parametrize("told", [{"balance": "5"}, {"budget": "5"}])
+def test_fixed_keys_in_code_cannot_say_what_they_may_spend(told: dict[str, Any]) -> None:
+    """Only a database keeps that; it would be forgotten without a word."""
+    with pytest.raises(ConfigError, match="needs a database"):
+        fixed_keys([KeyConfig(name="a", key="0123456789012345678901", **told)])

@@ -415,3 +415,21 @@ def test_text_of_half_a_character_is_counted() -> None:
     span = PRICES.estimate("gpt-image-1", "gpt-image-1", request)
 
     assert span == Range(272 * 40_000, 272 * 40_000 + 3 * 5_000)
+
+
+def test_what_the_operator_told_stands_before_the_catalogue() -> None:
+    """Also under the upstream's name, where the client's name is one of the catalogue's."""
+    told = ImagePrices(flat=1)
+
+    assert Prices({"mine": told}).find("dall-e-3", "mine") is told
+    assert Prices().find("dall-e-3", "mine") is CATALOGUE["dall-e-3"].prices
+
+
+def test_tokens_can_only_be_held_where_they_can_be_counted() -> None:
+    """Nobody knows how many tokens a foreign model's picture is."""
+    prices = Prices({"flat": ImagePrices(flat=1)})
+
+    assert prices.can_be_held("flat", "anything")
+    assert prices.can_be_held("pretty", "gpt-image-2")
+    assert not prices.can_be_held("gpt-image-2", "my-deployment")
+    assert not prices.can_be_held("nobody", "knows")
