@@ -33,6 +33,9 @@ LATER = (*MIGRATIONS, note)
         ("mysql://localhost/amux", "no store for 'mysql'"),
         ("sqlite+aiosqlite:///amux.db", "no store for"),
         ("sqlite://", "needs a file"),
+        ("sqlite://user@host/amux.db", "no host"),
+        ("postgresql://amux:pa@ss@db.example/amux", "more than one '@'"),
+        ("postgresql://amux:pa@db.example:w0rd/amux", "is no URL"),
         ("sqlite:///:memory:", "needs a file"),
     ],
 )

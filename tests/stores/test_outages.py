@@ -364,3 +364,18 @@ def fill(transaction: Transaction) -> None:
 async def test_a_thread_is_not_left_over() -> None:
     """Nothing of these tests goes on."""
     assert not [thread for thread in threading.enumerate() if thread.name == "amux-writer"]
+
+
+async def test_a_file_that_was_taken_away_is_a_store_that_is_away(tmp_path: Path) -> None:
+    """Nothing is written where nobody would find it, and no empty file is made; it comes back by itself."""
+    path = tmp_path / "amux.db"
+    async with opened_store(f"sqlite:///{path}", Pace(patience=0.2)) as stores:
+        await give(stores, 100)
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(StorageUnavailableError):
+            await stores.ledger.hold(order("gen_1"))
+        made = path.exists()
+        (tmp_path / "elsewhere").rename(path)
+        await stores.ledger.hold(order("gen_2"))
+
+    assert not made

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -69,7 +70,7 @@ def is_away(exc: Exception) -> bool:
     """Tell whether the store could not do anything at all: away, locked, full, read-only."""
     if isinstance(exc, DBAPIError) and _sqlite_code(exc) is not None:
         return _sqlite_code(exc) in _SQLITE_AWAY
-    return isinstance(exc, OperationalError | InterfaceError | InternalError | NoConnectionError)
+    return isinstance(exc, OperationalError | InterfaceError | InternalError | NoConnectionError | FileNotFoundError)
 
 
 def _sqlite_code(exc: DBAPIError) -> int | None:
@@ -81,15 +82,27 @@ def _is_locked(exc: DBAPIError) -> bool:
     return _sqlite_code(exc) in _SQLITE_LOCKED
 
 
+def file_of(url: URL) -> Path | None:
+    """Name the file of a SQLite database, if it is one by its plain path."""
+    if url.get_backend_name() != "sqlite" or url.database is None or url.database.startswith("file:"):
+        return None
+    return Path(url.database).absolute()
+
+
 def _parsed(url: str) -> URL:
+    if url.partition("://")[2].count("@") > 1:  # what stands behind the first would be taken for a host, and be shown
+        raise ConfigError("the database's URL holds more than one '@'; write one in a password as %40")
     try:
         parsed = make_url(url)
-    except ArgumentError as exc:
-        raise ConfigError("the database is no URL; write 'sqlite:///FILE' or 'postgresql://USER@HOST/NAME'") from exc
+    except (ArgumentError, ValueError):  # its text may hold the password
+        message = "the database is no URL; write 'sqlite:///FILE' or 'postgresql://USER@HOST/NAME'"
+        raise ConfigError(message) from None
     if parsed.drivername not in ("sqlite", "postgresql"):
         raise ConfigError(
             f"there is no store for {parsed.drivername!r}; write 'sqlite:///FILE' or 'postgresql://USER@HOST/NAME'"
         )
+    if parsed.drivername == "sqlite" and (parsed.host or parsed.username):
+        raise ConfigError("SQLite has a file, and no host; write 'sqlite:///FILE', or 'sqlite:////FILE' from the root")
     if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError("SQLite needs a file, as in 'sqlite:///amux.db'; without a database, money is in memory")
     return parsed

@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, cast
 
 import anyio
@@ -24,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from amux_asgi.errors import GatewayError, InternalError
 from amux_asgi.keys import Principal
 from amux_asgi.networks import origin_of
+from amux_asgi.stores.sql.engine import file_of
 from amux_asgi.stores.sql.operation import away
 from amux_asgi.stores.sql.schema import KEYS, NUMBERS
 from amux_asgi.throttle import Throttle
@@ -84,7 +84,7 @@ class LookUps:
         self.throttle: Throttle = Throttle(clock)
         self._clock = clock
         self._engine = engine
-        self._file = _file_of(engine.url)
+        self._file = file_of(engine.url)
         self._opened: tuple[int, int] | None = None
         self._connection: sa.Connection | None = None
         self._away = False
@@ -286,13 +286,6 @@ def _wake(asks: Iterable[Ask]) -> None:
 def _set_all(events: Iterable[anyio.Event]) -> None:
     for event in events:
         event.set()
-
-
-def _file_of(url: sa.URL) -> Path | None:
-    """Name the file of a SQLite database, if it is one by its plain path."""
-    if url.get_backend_name() != "sqlite" or url.database is None or url.database.startswith("file:"):
-        return None
-    return Path(url.database).absolute()
 
 
 _NEVER: Final = Look(-1, float("-inf"))

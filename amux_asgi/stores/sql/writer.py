@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
-from amux_asgi.stores.sql.engine import is_away, is_conflict
+from amux_asgi.stores.sql.engine import file_of, is_away, is_conflict
 from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
@@ -54,6 +54,8 @@ class Writer:
         self.pace: Pace = pace or Pace()
         self.owner: str = fresh_owner()
         self.engine = engine
+        self._file = file_of(engine.url)
+        self._opened: tuple[int, int] | None = None  # the file that the connection is to
         self._connection: sa.Connection | None = None
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
@@ -211,10 +213,9 @@ class Writer:
 
     def _commit(self, batch: Sequence[Operation[Any]]) -> None:
         """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
-        if self._connection is None:
-            self._connection = self.engine.connect()
-        with self._connection.begin():
-            transaction = Transaction(self._connection, self._beat(self._connection))
+        connection = self._connected()
+        with connection.begin():
+            transaction = Transaction(connection, self._beat(connection))
             for operation in batch:
                 operation.error = None
             kinds = dict.fromkeys(operation.together for operation in batch)
@@ -225,6 +226,17 @@ class Writer:
                 operation.tried = True
             if self._ended.is_set():  # all waiters were told that nothing more is written
                 raise away("the gateway stopped before this was written")
+
+    def _connected(self) -> sa.Connection:
+        """Give the connection; one to a file that is gone or was replaced is none, and makes no empty one."""
+        if self._file is not None:
+            told = self._file.stat()
+            if (told.st_dev, told.st_ino) != self._opened:
+                self._disconnect()
+                self._opened = (told.st_dev, told.st_ino)
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        return self._connection
 
     def _beat(self, connection: sa.Connection) -> str:
         """Show that this process lives. Whom another one took for dead goes on under a new name.
