@@ -53,9 +53,9 @@ def create(  # noqa: PLR0913, the options of a command
     order = KeyOrder(
         name=name,
         account=account,
-        models=_texts(models),
-        passthrough=_texts(passthrough) or (),
-        networks=_texts(networks),
+        models=_some(models),
+        passthrough=() if passthrough == [NONE] else tuple(passthrough or ()),
+        networks=_some(networks),
         expires=None if expires is None else checked.moment(expires, "expires"),
         budget=budget,
     )
@@ -204,8 +204,8 @@ def _show(info: KeyInfo, *, as_json: bool) -> None:
     )
 
 
-def _texts(given: list[str] | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(given)
+def _some(given: list[str] | None) -> tuple[str, ...] | None:
+    return None if given in (None, [ALL]) else tuple(given or ())
 
 
 def _changed(given: list[str] | None) -> tuple[str, ...] | UnsetType | None:

@@ -170,14 +170,14 @@ def grant_id(text: str) -> str:
     return text
 
 
-def asked(text: str, param: str) -> str:
+def asked(text: str, param: str, *, longest: int = LONGEST) -> str:
     """Give what is to be looked for, if any database can be asked for it.
 
     Raises:
         InvalidRequestError: it cannot be there.
     """
-    if len(text) > LONGEST or not text.isprintable():
-        raise InvalidRequestError(f"'{param}' is at most {LONGEST} printable characters", param=param)
+    if len(text) > longest or not text.isprintable():
+        raise InvalidRequestError(f"'{param}' is at most {longest} printable characters", param=param)
     return text
 
 

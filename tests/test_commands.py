@@ -249,3 +249,15 @@ def test_money_is_put_in_and_reported_while_a_gateway_spends_it(database: str) -
     rows = list(csv.DictReader(io.StringIO(by_day.stdout)))
     assert sum(int(row["requests"]) for row in rows) == 200
     assert {(row["key"], row["channel"], row["unknown_costs"]) for row in rows} == {("web", "", "0")}
+
+
+def test_all_means_all_when_a_key_is_made(tmp_path: Path) -> None:
+    """As it does when a key is changed."""
+    where = {"AMUX_DATABASE": f"sqlite:///{tmp_path}/amux.db"}
+
+    made = run(
+        "keys", "create", "web", "--models", "all", "--networks", "all", "--passthrough", "none", "--json", **where
+    )
+
+    info = json.loads(made.stdout)["info"]
+    assert (info["models"], info["networks"], info["passthrough"]) == (None, None, [])

@@ -706,3 +706,38 @@ async def test_a_verb_whose_commit_nobody_heard_of_is_done_once(database: str) -
 
     assert {info.id for info in keys} == {made.info.id, rolled.info.id}
     assert (Decimal(account.available), Decimal(topped.account.available)) == (5, 6)
+
+
+async def test_a_budget_is_of_the_name_whatever_was_rolled(database: str) -> None:
+    """Taken away and given again, it still knows what was spent."""
+    async with opened(database) as stores:
+        first = await stores.manage.keys.create(KeyOrder(name="web", account="shop", budget="1"))
+        await use(stores, 1, DOLLAR, budget=first.info.id)
+        second = await stores.manage.keys.roll(first.info.id, Roll())
+        await stores.manage.keys.allow(second.info.id, KeyChange(budget=None))
+        again = await stores.manage.keys.allow(second.info.id, KeyChange(budget="1"))
+
+    assert again.budget is not None
+    assert (Decimal(again.budget.spent), Decimal(again.budget.available)) == (1, 0)
+
+
+async def test_a_key_cannot_be_rolled_into_the_past(database: str) -> None:
+    """It would be dead at once, and its predecessor soon."""
+    async with opened(database) as stores:
+        made = await stores.manage.keys.create(KeyOrder(name="web"))
+        with pytest.raises(InvalidRequestError) as caught:
+            await stores.manage.keys.roll(made.info.id, Roll(expires=MIDNIGHT - MOMENT))
+
+    assert caught.value.param == "expires"
+
+
+async def test_history_goes_on_behind_the_longest_id(database: str) -> None:
+    """The place where a page ended is always taken back."""
+    account, longest = "a" * 64, "i" * 128
+    async with opened(database) as stores:
+        await stores.manage.accounts.create(AccountOrder(name=account, balance="1"))
+        await stores.manage.accounts.topup(account, TopUp(amount="1", id=longest))
+        await stores.manage.accounts.topup(account, TopUp(amount="1", id="j" * 128))
+        entries = await whole_history(stores, account, limit=1)
+
+    assert len(entries) == 3

@@ -14,6 +14,7 @@ from amux_asgi.stores.sql.schema import GRANTS, USAGE
 GRANT: Final = "grant"
 KIND_USAGE: Final = "usage"
 FAR: Final = 2**62  # milliseconds; after everything
+LONGEST_ID: Final = 300  # characters; a grant's holds its account's name and the caller's own id
 
 
 class Place(Struct, frozen=True):
@@ -47,7 +48,7 @@ def _place(text: str) -> Place:
     kind, _, last = rest.partition(".")
     if not (at.isascii() and at.isdecimal() and len(at) < len(str(FAR)) and kind in (GRANT, KIND_USAGE)):
         raise InvalidRequestError("'before' is not what the page before gave as 'next'", param="before")
-    return Place(int(at), kind, checked.asked(last, "before"))
+    return Place(int(at), kind, checked.asked(last, "before", longest=LONGEST_ID))
 
 
 def _grants(wallet: str, place: Place) -> sa.Select[Any]:

@@ -48,8 +48,7 @@ class SqlKeys:
             "expires": _ends(order.expires),
             "budget": None if order.budget is None else row["id"],
         }
-        if row["expires"] is not None and row["expires"] <= now:
-            raise InvalidRequestError("'expires' has passed already", param="expires")
+        _check_ahead(row["expires"], now)
         budget = None if order.budget is None else checked.money(order.budget, "budget")
         return await self._made(key, partial(_create, row=row, budget=budget))
 
@@ -86,6 +85,7 @@ class SqlKeys:
         made, row = _fresh(now)
         if roll.expires is not UNSET:
             row["expires"] = _ends(roll.expires)
+            _check_ahead(row["expires"], now)
         ends = now + round(roll.overlap * 1000)
         return await self._made(made, partial(_roll, key=key, fresh=row, ends=ends, now=now))
 
@@ -168,7 +168,7 @@ def _allow(transaction: Transaction, key: str, values: Row, budget: Any, now: in
     if budget is not UNSET:
         wallet = None
         if budget is not None:
-            wallet = str(row.budget or key)
+            wallet = str(row.budget or next(iter(_named(connection, row.name))).id)  # of the name, whatever was rolled
             _set_budget(transaction, wallet, budget, now)
         connection.execute(KEYS.update().where(KEYS.c.name == row.name).values(budget=wallet))
     if values:
@@ -256,6 +256,11 @@ def _info(row: Any, now: int) -> KeyInfo:  # noqa: ANN401, a row
 
 def _ends(time: datetime | None) -> int | None:
     return None if time is None else checked.milliseconds(time, "expires")
+
+
+def _check_ahead(expires: int | None, now: int) -> None:
+    if expires is not None and expires <= now:
+        raise InvalidRequestError("'expires' has passed already", param="expires")
 
 
 def _json(texts: tuple[str, ...] | None) -> str | None:
