@@ -129,8 +129,8 @@ async def test_a_budget_bounds_its_key_and_the_account_all_of_them(database: str
     assert sums(database) == (1000, 0, 0)
 
 
-async def test_a_hold_whose_client_left_is_given_back(database: str) -> None:
-    """Cancelled while it was written: nothing stays set aside."""
+async def test_a_hold_whose_client_left_is_not_begun(database: str) -> None:
+    """Cancelled before it was decided: nothing was set aside, neither of what was begun nor of what was not."""
     async with opened_store(database) as stores:
         await give(stores, 100)
         async with anyio.create_task_group() as tasks:
@@ -146,7 +146,7 @@ async def test_a_hold_whose_client_left_is_given_back(database: str) -> None:
         assert wallet is not None
         assert await settled(stores) == 100
 
-    assert states(database) == {"gen_2": "released"}
+    assert states(database) == {}
     assert sums(database) == (100, 0, 0)
 
 

@@ -64,9 +64,9 @@ class Hold(MoneyOperation):
             asked.rows.append(self.id)
 
     def decide(self, book: Book) -> int:
-        """Hold; one that an earlier try committed is not repeated."""
+        """Hold; not what an earlier try committed, nor what nobody waits for any more and others could have."""
         order = self.order
-        if self.id not in book.rows:
+        if not (self.abandoned or self.id in book.rows):
             book.change(hold(book.of(self.wallets), order.amount))
             book.rows[self.id] = Row(State.HELD, order.amount, 0)
             book.begun.append(
