@@ -180,8 +180,8 @@ _PRAGMAS: Final = (
     "fullfsync=ON",  # macOS: through the disk's own cache too; elsewhere it says nothing
     "checkpoint_fullfsync=ON",
     "temp_store=MEMORY",
-    "cache_size=-65536",
-    "wal_autocheckpoint=8000",  # KiB
+    "cache_size=-65536",  # KiB
+    "wal_autocheckpoint=8000",  # pages: wallets that change in every transaction are copied back less often
 )
 _ALONE: Final = {
     "sqlite": (),
