@@ -36,6 +36,8 @@ class GatewayError(Exception):
     attempts: int = 0  # at upstreams, this one the last
     channel: str | None = None  # of the last attempt
     generation: str | None = None  # our own id, which finds it in the log and in the usage
+    told: bool = False  # `retry_after` is the upstream's own word
+    unread: bool = False  # the rest of the request stays where it is
 
     def __init__(  # noqa: PLR0913, the fields of one answer
         self,
@@ -183,7 +185,9 @@ class IdempotencyMismatchError(GatewayError):
 
 
 class InternalError(GatewayError):
-    """Our own bug; the cause is in the operator's log, never in the answer."""
+    """Our own bug; the cause is in the operator's log, never in the answer. A retry could be paid a second time."""
+
+    retry: bool | None = False
 
 
 class UpstreamError(GatewayError):
@@ -207,6 +211,10 @@ class UpstreamAuthError(UpstreamError):
     code = "upstream_auth_failed"
     end: End | None = End.REFUSED
     retry: bool | None = False
+
+
+class UpstreamDeniedError(UpstreamAuthError):
+    """The upstream knows our account, and does not allow it this."""
 
 
 class UpstreamRedirectError(UpstreamError):
@@ -241,6 +249,12 @@ class UpstreamUnavailableError(UpstreamError):
     end: End | None = End.REFUSED
 
 
+class UpstreamEmptyError(UpstreamUnavailableError):
+    """The upstream says that *our* account there is empty; the client can do nothing about it."""
+
+    retry: bool | None = False
+
+
 class StorageUnavailableError(GatewayError):
     """The store of money and keys cannot be asked, so nothing that must be paid is begun."""
 
@@ -254,6 +268,14 @@ class ModelUnpricedError(GatewayError):
     status = 503
     code = "model_unpriced"
     retry: bool | None = False
+
+
+class OverloadedError(GatewayError):
+    """There is more to do than can be done in time, or held in memory; nothing was begun."""
+
+    status = 503
+    code = "overloaded"
+    end: End | None = End.NEVER_SENT
 
 
 class NotStartedError(GatewayError):

@@ -97,7 +97,7 @@ def _n(name: str, value: Json, _fields: Fields, spec: ModelSpec | None) -> None:
 
 
 def _quality(name: str, value: Json, _fields: Fields, spec: ModelSpec | None) -> None:
-    if spec is None:
+    if spec is None or not spec.qualities:
         _text(name, value, _fields, spec)
         return
     if value in _RARE_QUALITIES and value not in spec.qualities:
@@ -106,7 +106,7 @@ def _quality(name: str, value: Json, _fields: Fields, spec: ModelSpec | None) ->
 
 
 def _background(name: str, value: Json, fields: Fields, spec: ModelSpec | None) -> None:
-    if spec is None:
+    if spec is None or not spec.backgrounds:
         _text(name, value, fields, spec)
         return
     _one_of(name, value, spec.backgrounds)
@@ -115,7 +115,7 @@ def _background(name: str, value: Json, fields: Fields, spec: ModelSpec | None) 
 
 
 def _output_format(name: str, value: Json, fields: Fields, spec: ModelSpec | None) -> None:
-    if spec is None:
+    if spec is None or not spec.output_formats:
         _text(name, value, fields, spec)
         return
     _one_of(name, value, spec.output_formats)
@@ -129,7 +129,7 @@ def _output_format(name: str, value: Json, fields: Fields, spec: ModelSpec | Non
 
 def _compression(name: str, value: Json, fields: Fields, spec: ModelSpec | None) -> None:
     _within(name, value, 0, 100)
-    if spec is not None and value < 100 and fields.get("output_format", "png") == "png":  # noqa: PLR2004, percent
+    if spec is not None and not spec.snaps and value < 100 and fields.get("output_format", "png") == "png":  # noqa: PLR2004, percent
         raise _fault(
             name, "PNG is not compressed with loss; ask for 'jpeg' or 'webp'", "invalid_png_output_compression"
         )
@@ -137,7 +137,7 @@ def _compression(name: str, value: Json, fields: Fields, spec: ModelSpec | None)
 
 def _size(name: str, value: Json, fields: Fields, spec: ModelSpec | None) -> None:
     _text(name, value, fields, spec)
-    if spec is None:
+    if spec is None or spec.snaps:
         return
     if spec.pixels is not None:
         _free_size(value, spec.pixels)

@@ -16,9 +16,10 @@ from amux_asgi.errors import (
     UpstreamBadResponseError,
     UpstreamTimeoutError,
 )
+from amux_asgi.faults import Fault, failure, fault_of
 from amux_asgi.scope import header_values, request_id_of
 from amux_asgi.transport.base import Incoming, Progress, Transport
-from amux_asgi.wire import Fault, HttpRequest, failure, fault_of
+from amux_asgi.wire import HttpRequest
 
 FAULT_MAX: Final = 65_536  # bytes of a vendor's error that are read
 REDIRECTS: Final = 300

@@ -5,10 +5,10 @@ Source: https://platform.openai.com/docs/api-reference/images/create
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Json = Any  # whatever JSON can say
 NOTHING: Final = Raw()  # a field that is not there; `Raw` cannot be in a union
@@ -68,19 +68,22 @@ class Image(Struct, frozen=True, kw_only=True):
         return base64.b64decode(msgspec.json.decode(self.b64_json, type=str), validate=True)
 
 
+Count = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # of tokens: such as can be added up and written again
+
+
 class TokensDetails(Struct, frozen=True):
     """How many tokens were text and how many were picture."""
 
-    text_tokens: int = 0
-    image_tokens: int = 0
+    text_tokens: Count = 0
+    image_tokens: Count = 0
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
     """Tokens in OpenAI's shape; the inputs count once for each picture."""
 
-    total_tokens: int
-    input_tokens: int
-    output_tokens: int
+    total_tokens: Count
+    input_tokens: Count
+    output_tokens: Count
     input_tokens_details: TokensDetails | UnsetType = UNSET
     output_tokens_details: TokensDetails | UnsetType = UNSET
 

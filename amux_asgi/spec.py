@@ -16,7 +16,9 @@ class Pixels(Struct, frozen=True, kw_only=True):
 class ModelSpec(Struct, frozen=True, kw_only=True):
     """What one model takes; lists are in the documented order.
 
-    `fields` are OpenAI's fields it knows; another one of OpenAI's is refused with `unknown_parameter`.
+    `fields` are OpenAI's fields it knows; another one of OpenAI's is refused with `unknown_parameter`. Where `snaps`,
+    the adapter changes a size that cannot be made to the nearest that can, and an empty list says that the adapter
+    decides; everything else is refused.
     """
 
     fields: frozenset[str]
@@ -29,3 +31,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     output_formats: tuple[str, ...] = ()
     response_format: str = "b64_json"  # the model's own form, given when the client does not say
     size_code: str = "invalid_value"  # what a size outside `sizes` is called
+    snaps: bool = False
+    ratios: tuple[str, ...] = ()  # aspect ratios, "W:H"
+    tiers: tuple[str, ...] = ()  # resolutions with a name, as "2K", smallest first
+    defaults: tuple[str | None, str | None] = (None, None)  # size and quality of a request that says none, if fixed

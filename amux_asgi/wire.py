@@ -1,38 +1,29 @@
 """The vocabulary of adapters: a conversation with an upstream as a generator that asks and is answered."""
 
-from collections.abc import Generator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
+from msgspec.structs import replace
 
 from amux_asgi.errors import (
-    ContentPolicyError,
     End,
     GatewayError,
-    InvalidRequestError,
-    ModelNotFoundError,
     RateLimitError,
-    UpstreamAuthError,
     UpstreamBadResponseError,
     UpstreamError,
-    UpstreamRedirectError,
     UpstreamTimeoutError,
-    UpstreamUnavailableError,
 )
-from amux_asgi.redact import redact
-from amux_asgi.schema import BAD_JSON, ImagesResponse, Json, fields_of
+from amux_asgi.faults import failure, fault_of
+from amux_asgi.schema import BAD_JSON, ImagesResponse, Json
 
 T = TypeVar("T")
+Headers = tuple[tuple[str, str], ...]
+ONE_POLL: Final = 30.0  # seconds for one question
+FAILURES: Final = 5  # in a row, while work is waited for
 _OK: Final = 200
-_PAYMENT_REQUIRED: Final = 402
 _SERVER_ERROR: Final = 500
-_REDIRECTS: Final = range(300, 400)
-_AT_FAULT: Final = (400, 413, 415, 422)
-_TIMEOUTS: Final = (408, 504)
-_LONGEST_WORD: Final = 64  # characters
-_LONGEST_WAIT: Final = 86_400.0  # seconds
 
 
 class HttpRequest(Struct, frozen=True, kw_only=True):
@@ -42,6 +33,8 @@ class HttpRequest(Struct, frozen=True, kw_only=True):
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    delay: float = 0.0  # seconds to wait before it is sent, at least
+    timeout: float | None = None  # seconds for this ask alone, within the attempt's
 
 
 class HttpResponse(Struct, frozen=True, kw_only=True):
@@ -55,58 +48,38 @@ class HttpResponse(Struct, frozen=True, kw_only=True):
 class Target(Struct, frozen=True, kw_only=True):
     """What an adapter knows of the channel it speaks for.
 
-    `base_url` has no slash at its end, `model` is the vendor's own name.
+    `base_url` has no slash at its end, `model` is the vendor's own name, `options` what the adapter declares them to
+    be. `offset` says how many pictures of the same request other asks make before this one's. `rules` is the
+    catalogue's name of the model.
     """
 
     base_url: str
     model: str
-    options: Mapping[str, Any] = {}
+    options: Any = None
+    offset: int = 0
+    rules: str = ""
 
 
 Flow = Generator[HttpRequest, HttpResponse, ImagesResponse]
-"""It yields asks, is sent answers, and returns the pictures or raises a `GatewayError` that has an `end`."""
+"""It yields asks, is sent answers, and returns the pictures or raises a `GatewayError` that has an `end`.
+
+What goes wrong on the way is raised at its `yield`; a `DeadlineError` there leaves it a last ask, to call work off.
+"""
 
 
-class Fault(Struct, frozen=True, kw_only=True):
-    """An error in the vendor's own words."""
-
-    message: str = ""
-    type: str | None = None
-    param: str | None = None
-    code: str | None = None
+class DeadlineError(UpstreamTimeoutError):
+    """The attempt's time is over."""
 
 
-BLOCKED: Final[Mapping[str, str]] = {
-    "moderation_blocked": "moderation_blocked",
-    "content_policy_violation": "content_policy_violation",
-    "content_filter": "content_policy_violation",
-    "contentFilter": "content_policy_violation",
-}
-"""Codes of a content policy, with the code a client sees."""
-
-EMPTY: Final = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "billing_hard_limit_reached",
-    },
-)
-"""Codes that say that our account at the vendor is empty."""
-
-PATIENCE: Final = 5.0  # seconds a client is asked to wait when the upstream does not say how long
-
-
-def post(url: str, body: Json) -> HttpRequest:
+def post(url: str, body: Json, headers: Headers = ()) -> HttpRequest:
     """Ask with a JSON body."""
-    return HttpRequest(
-        method="POST",
-        url=url,
-        headers=(("content-type", "application/json"), ("accept", "application/json")),
-        body=msgspec.json.encode(body),
-    )
+    usual = (("content-type", "application/json"), ("accept", "application/json"))
+    return HttpRequest(method="POST", url=url, headers=(*usual, *headers), body=msgspec.json.encode(body))
+
+
+def get(url: str, headers: Headers = ()) -> HttpRequest:
+    """Ask without a body."""
+    return HttpRequest(method="GET", url=url, headers=(("accept", "application/json"), *headers))
 
 
 def read(answer: type[T], response: HttpResponse) -> T:
@@ -125,97 +98,50 @@ def read(answer: type[T], response: HttpResponse) -> T:
         raise UpstreamBadResponseError("the upstream's answer is not what its protocol promises") from exc
 
 
-def fault_of(body: bytes | Raw) -> Fault | None:
-    """Find the vendor's error object, `{"error": {...}}` or `{"error": "text"}`; `None` if there is none."""
-    try:
-        error: Any = msgspec.json.decode(fields_of(body).get("error", b"null"))
-    except BAD_JSON:
-        return None
-    match error:
-        case str() if error:
-            return Fault(message=error)
-        case {**fields} if fields:
-            words = {
-                name: str(fields[name]) for name in Fault.__struct_fields__ if isinstance(fields.get(name), str | int)
-            }
-            return Fault(**words)
-        case _:
-            return None
+def poll(  # noqa: PLR0913, the rhythm is the vendor's
+    answer: type[T],
+    ask: HttpRequest,
+    *,
+    until: Callable[[T], bool],
+    first: float,
+    every: float,
+    longest: float,
+    cancel: HttpRequest | None = None,
+    agreed: Callable[[T], bool] = lambda _: True,
+) -> Generator[HttpRequest, HttpResponse, T]:
+    """Ask again and again for the state of work that the upstream has accepted, until it is the last one.
 
+    First after `first` seconds, then after `every`, growing by a half each time up to `longest`. Failures in between
+    are waited out, `FAILURES` in a row. When the time is over, `cancel` calls the work off, if the vendor has that:
+    a good answer says that it was, unless it is not `agreed`.
 
-def failure(status: int, fault: Fault | None, headers: Mapping[str, str]) -> GatewayError:
-    """Say what an answer without pictures means for the client and for another attempt.
-
-    Only an answer in the vendor's own words is believed to be unbilled.
+    Raises:
+        UpstreamError: nobody can tell what became of the work: it may have been paid.
     """
-    code = _word(fault.code) if fault else None
-    if status in _REDIRECTS:
-        return UpstreamRedirectError(
-            "the upstream answered with a redirect, which is never followed", upstream_code=code
-        )
-    if status in _TIMEOUTS:
-        return UpstreamTimeoutError("the upstream gave up before the picture was ready", upstream_code=code)
-    if fault is None:
-        return UpstreamBadResponseError(f"the upstream answered {status} without saying why in its protocol's words")
-    error = _by_code(status, fault) or _by_status(status, fault, headers)
-    error.upstream_code = code
-    return error
+    delay, failures = first, 0
+    while True:
+        try:
+            state = read(answer, (yield replace(ask, delay=delay, timeout=ONE_POLL)))
+        except DeadlineError as error:
+            if cancel is not None and agreed(read(answer, (yield replace(cancel, timeout=ONE_POLL)))):
+                error.end = End.REFUSED  # called off before it began
+            raise
+        except GatewayError as error:
+            failures += 1
+            if failures > FAILURES or not _passes(error):
+                raise UpstreamError(
+                    "the upstream does not say what became of the work it accepted",
+                    retry=False,
+                    upstream_code=error.upstream_code,
+                ) from error
+        else:
+            if until(state):
+                return state
+            failures = 0
+        delay = every
+        every = min(every * 1.5, longest)
 
 
-def _by_code(status: int, fault: Fault) -> GatewayError | None:
-    if fault.code in EMPTY or status == _PAYMENT_REQUIRED:
-        return UpstreamUnavailableError("the upstream serves nothing on this gateway's account at present", retry=False)
-    if fault.code in BLOCKED:
-        message = redact(fault.message) or "the upstream's content policy blocked this request"
-        return ContentPolicyError(
-            message, type=_word(fault.type) if status in _AT_FAULT else None, code=BLOCKED[fault.code]
-        )
-    return None
-
-
-def _by_status(status: int, fault: Fault, headers: Mapping[str, str]) -> GatewayError:
-    match status:
-        case 400 | 413 | 415 | 422:
-            message = redact(fault.message) or "the upstream refused the request"
-            return InvalidRequestError(
-                message, type=_word(fault.type), param=_word(fault.param), code=_word(fault.code)
-            )
-        case 401 | 403:
-            return UpstreamAuthError("the upstream refuses this gateway's credential")
-        case 404:
-            return ModelNotFoundError("the upstream does not know this model", param="model")
-        case 429:
-            return RateLimitError("the upstream's rate limit is reached", retry_after=retry_after(headers))
-        case 503 | 529:
-            return UpstreamUnavailableError("the upstream is overloaded", retry_after=retry_after(headers))
-        case _:
-            end = End.REFUSED if status == _SERVER_ERROR else End.UNKNOWN
-            return UpstreamError("the upstream failed", end=end)
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Read how many seconds the upstream asks to wait.
-
-    `retry-after-ms`, or `retry-after` in seconds or as a date (taken against the answer's own `date`).
-    """
-    try:
-        seconds = (
-            float(headers["retry-after-ms"]) / 1000
-            if "retry-after-ms" in headers
-            else _seconds(headers["retry-after"], headers)
-        )
-    except (KeyError, ValueError):
-        return PATIENCE
-    return seconds if 0 <= seconds <= _LONGEST_WAIT else PATIENCE  # false for what is no number, too
-
-
-def _seconds(value: str, headers: Mapping[str, str]) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
-
-
-def _word(text: str | None) -> str | None:
-    """Keep a foreign code, type or field name only if it is one: short, printable, nothing hidden in it."""
-    return text if text and len(text) <= _LONGEST_WORD and redact(text) == text else None
+def _passes(error: GatewayError) -> bool:
+    """Tell whether asking again may help."""
+    return isinstance(error, RateLimitError) or error.status >= _SERVER_ERROR
