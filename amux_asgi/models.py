@@ -1,184 +1,22 @@
-"""The catalogue: what each of OpenAI's image models takes and costs, as data.
-
-Source: openai/openai-openapi openapi.yaml (2026-08-21), openai-python 3.54 types (2026-11), live probes of 2026-08-29.
-"""
+"""The catalogue of all models, by name, snapshot and alias."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Final
 
-from msgspec import Struct
+from amux_asgi.catalogue import dashscope, google, imagen, openai, zhipu
+from amux_asgi.catalogue._base import Entry
+from amux_asgi.spec import ModelSpec
 
-from amux_asgi.spec import ModelSpec, Pixels
+CATALOGUE: Final[Mapping[str, Entry]] = {**openai.ROWS, **zhipu.ROWS, **dashscope.ROWS, **google.ROWS, **imagen.ROWS}
 
-_ALWAYS: Final = frozenset({"prompt", "model", "n", "size", "quality", "user"})
-_GPT: Final = _ALWAYS | {
-    "background",
-    "moderation",
-    "output_format",
-    "output_compression",
-    "partial_images",
-    "stream",
-    "safety_identifier",
+PRICED: Final[Mapping[str, date]] = {
+    name: vendor.PRICED for vendor in (openai, zhipu, dashscope, google, imagen) for name in vendor.ROWS
 }
-_NEW: Final = _GPT | {"complexity", "frame_count", "frame_duration_ms", "svg"}
-_LONG: Final = 32_000
-_TIERS: Final = ("low", "medium", "high", "auto")
-_BACKGROUNDS: Final = ("transparent", "opaque", "auto")
-_FORMATS: Final = ("png", "jpeg", "webp")
-
-DALLE_2: Final = ModelSpec(
-    fields=_ALWAYS | {"response_format"},
-    prompt_max=1000,
-    sizes=("256x256", "512x512", "1024x1024"),
-    size_code="invalid_size",
-    qualities=("standard",),
-    response_format="url",
-)
-DALLE_3: Final = ModelSpec(
-    fields=_ALWAYS | {"response_format", "style"},
-    prompt_max=4000,
-    n_max=1,
-    sizes=("1024x1024", "1792x1024", "1024x1792"),
-    size_code="invalid_size",
-    qualities=("standard", "hd"),
-    response_format="url",
-)
-GPT_IMAGE_1: Final = ModelSpec(
-    fields=_GPT,
-    prompt_max=_LONG,
-    sizes=("1024x1024", "1024x1536", "1536x1024", "auto"),
-    qualities=_TIERS,
-    backgrounds=_BACKGROUNDS,
-    output_formats=_FORMATS,
-)
-FREE: Final = Pixels(step=16, longest=3840, ratio=3, fewest=655_360, most=8_294_400)
-GPT_IMAGE_2: Final = ModelSpec(
-    fields=_GPT,
-    prompt_max=_LONG,
-    pixels=FREE,
-    qualities=_TIERS,
-    backgrounds=_BACKGROUNDS,  # transparent since 2026-08-20, as a preview
-    output_formats=_FORMATS,
-)
-GPT_IMAGE_25: Final = ModelSpec(
-    fields=_NEW,
-    prompt_max=_LONG,
-    pixels=FREE,
-    qualities=("low", "medium", "high", "xhigh", "max", "auto"),
-    backgrounds=_BACKGROUNDS,
-    output_formats=(*_FORMATS, "gif", "svg"),
-)
-
-
-class TokenPrices(Struct, frozen=True, kw_only=True):
-    """Nano-dollars per million tokens, by what a token is of."""
-
-    text_in: int
-    cached_text_in: int
-    image_in: int
-    cached_image_in: int
-    image_out: int
-    text_out: int = 0
-
-
-class ImagePrices(Struct, frozen=True, kw_only=True):
-    """Nano-dollars per picture, by size and quality; `flat` is the price of every picture that has no row."""
-
-    prices: Mapping[tuple[str, str], int] = {}
-    flat: int | None = None
-
-
-_DOLLAR: Final = 1_000_000_000
-_CENT: Final = _DOLLAR // 100
-
-# Source: Portkey-AI/models pricing/openai.json and simonw/llm-prices, 2026-11.
-_GPT_IMAGE_1_PRICES: Final = TokenPrices(
-    text_in=5 * _DOLLAR,
-    cached_text_in=125 * _CENT,
-    image_in=10 * _DOLLAR,
-    cached_image_in=250 * _CENT,
-    image_out=40 * _DOLLAR,
-)
-_MINI_PRICES: Final = TokenPrices(
-    text_in=2 * _DOLLAR,
-    cached_text_in=20 * _CENT,
-    image_in=250 * _CENT,
-    cached_image_in=25 * _CENT,
-    image_out=8 * _DOLLAR,
-)
-_GPT_IMAGE_15_PRICES: Final = TokenPrices(
-    text_in=5 * _DOLLAR,
-    cached_text_in=125 * _CENT,
-    image_in=8 * _DOLLAR,
-    cached_image_in=2 * _DOLLAR,
-    image_out=32 * _DOLLAR,
-    text_out=10 * _DOLLAR,
-)
-# Whether gpt-image-2 bills text output is told both ways; the dearer is taken.
-_GPT_IMAGE_2_PRICES: Final = TokenPrices(
-    text_in=5 * _DOLLAR,
-    cached_text_in=125 * _CENT,
-    image_in=8 * _DOLLAR,
-    cached_image_in=2 * _DOLLAR,
-    image_out=30 * _DOLLAR,
-    text_out=10 * _DOLLAR,
-)
-_GPT_IMAGE_25_PRICES: Final = TokenPrices(
-    text_in=5 * _DOLLAR,
-    cached_text_in=125 * _CENT,
-    image_in=8 * _DOLLAR,
-    cached_image_in=2 * _DOLLAR,
-    image_out=30 * _DOLLAR,
-)
-_DALLE_2_PRICES: Final = ImagePrices(
-    prices={
-        ("256x256", "standard"): 16 * _CENT // 10,
-        ("512x512", "standard"): 18 * _CENT // 10,
-        ("1024x1024", "standard"): 2 * _CENT,
-    }
-)
-_DALLE_3_PRICES: Final = ImagePrices(
-    prices={
-        ("1024x1024", "standard"): 4 * _CENT,
-        ("1792x1024", "standard"): 8 * _CENT,
-        ("1024x1792", "standard"): 8 * _CENT,
-        ("1024x1024", "hd"): 8 * _CENT,
-        ("1792x1024", "hd"): 12 * _CENT,
-        ("1024x1792", "hd"): 12 * _CENT,
-    }
-)
-
-
-class Entry(Struct, frozen=True):
-    """A row of the catalogue. `prices` is `None` where nobody knows them."""
-
-    spec: ModelSpec
-    prices: TokenPrices | ImagePrices | None
-
-
-CATALOGUE: Final[Mapping[str, Entry]] = {
-    "dall-e-2": Entry(DALLE_2, _DALLE_2_PRICES),
-    "dall-e-3": Entry(DALLE_3, _DALLE_3_PRICES),
-    "gpt-image-1": Entry(GPT_IMAGE_1, _GPT_IMAGE_1_PRICES),
-    "gpt-image-1-mini": Entry(GPT_IMAGE_1, _MINI_PRICES),
-    **dict.fromkeys(
-        ("gpt-image-1.5", "gpt-image-1.5-2025-12-16", "chatgpt-image-latest"), Entry(GPT_IMAGE_1, _GPT_IMAGE_15_PRICES)
-    ),
-    **dict.fromkeys(("gpt-image-2", "gpt-image-2-2026-04-21"), Entry(GPT_IMAGE_2, _GPT_IMAGE_2_PRICES)),
-    **dict.fromkeys(
-        (
-            "gpt-image-2.5-sunburst",
-            "gpt-image-2.5-sunburst-2026-09-08",
-            "gpt-image-2.5-flare",
-            "gpt-image-2.5-flare-2026-09-08",
-        ),
-        Entry(GPT_IMAGE_25, _GPT_IMAGE_25_PRICES),
-    ),
-    **dict.fromkeys(("gpt-image-2.6-sunburst", "gpt-image-2.6-flare"), Entry(GPT_IMAGE_25, None)),  # rules as of 2.5
-}
+"""When each model's price was looked up."""
 
 
 def find(model: str) -> ModelSpec | None:
-    """Look a model up by its name, snapshot or alias; `None` for one that the catalogue does not know."""
+    """Look a model up; `None` for one that the catalogue does not know."""
     entry = CATALOGUE.get(model)
     return None if entry is None else entry.spec

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices, find
+from amux_asgi.catalogue._base import ANY, Entry, ImagePrices, TokenPrices
+from amux_asgi.models import CATALOGUE, find
 from amux_asgi.schema import BAD_JSON, NOTHING, GenerationRequest, ImagesResponse, Usage
 from amux_asgi.spec import ModelSpec, Pixels
 from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_bounds, free_size_tokens
@@ -56,52 +57,80 @@ class Prices:
             name: entry.prices for name, entry in CATALOGUE.items() if entry.prices is not None
         }
 
-    def find(self, model: str, upstream: str) -> Priced | None:
+    def find(self, model: str, upstream: str, *, rules: str | None = None) -> Priced | None:
         """Give the prices by the client's model name, else by the upstream's; `None` where nobody knows them.
 
-        What the operator told, under either name, stands before the catalogue.
+        What the operator told, under either name, stands before the catalogue, which may have the upstream's model
+        under another name, `rules`.
         """
         told, known = self._told, self._known
-        return told.get(model) or told.get(upstream) or known.get(model) or known.get(upstream)
+        return told.get(model) or told.get(upstream) or known.get(model) or known.get(rules or upstream)
 
-    def can_be_held(self, model: str, upstream: str) -> bool:
-        """Tell whether anything of a model can be priced beforehand: by tokens, only what the catalogue can count."""
-        priced = self.find(model, upstream)
-        return isinstance(priced, ImagePrices) or (priced is not None and find(upstream) is not None)
+    def can_be_held(self, model: str, upstream: str, *, rules: str | None = None) -> bool:
+        """Tell whether anything of a model can be priced beforehand: by tokens, only what the catalogue can count.
 
-    def estimate(self, model: str, upstream: str, request: GenerationRequest) -> Range | None:
+        A table needs a row that a request can come to: of a tier, where the model's sizes become tiers.
+        """
+        priced = self.find(model, upstream, rules=rules)
+        spec = find(rules or upstream)
+        if isinstance(priced, ImagePrices) and priced.flat is None and spec is not None and spec.tiers:
+            return any(size in (*spec.tiers, ANY) for size, _ in priced.prices)
+        return isinstance(priced, ImagePrices) or (priced is not None and spec is not None)
+
+    def estimate(
+        self,
+        model: str,
+        upstream: str,
+        request: GenerationRequest,
+        *,
+        rules: str | None = None,
+        sure: bool = True,
+    ) -> Range | None:
         """Give the least and the most that a valid request can cost; `None` where that has no price.
 
         Without a price are: a model nobody knows the prices of, a row that a table of pictures lacks, and by tokens
         whatever has no public token count: models outside the catalogue, `xhigh` and `max` (so `auto` too, where a
-        model makes these), `gif` and `svg`.
+        model makes these), `gif` and `svg`. Unless size and quality are `sure`, the catalogue's prices do not go by
+        them: of all that it could come to, the dearest is the most.
         """
-        priced = self.find(model, upstream)
-        size, quality = _asked(request, find(upstream))
+        priced = self.find(model, upstream, rules=rules)
+        row = rules or upstream
+        size, quality = _asked(request, find(row)) if sure or self._is_told(model, upstream) else (None, None)
         if isinstance(priced, TokenPrices):
-            found = _by_tokens(priced, request, _tokens(upstream, size, quality))
+            found = _by_tokens(priced, request, _tokens(row, size, quality), _text_most(row, request))
         else:
             span = None if priced is None else _rows(priced, size, quality)
             found = None if span is None else Range(span[0], span[1] * (request.n or 1))
         return found if found is not None and found.most <= LARGEST else None
 
-    def cost(self, model: str, upstream: str, request: GenerationRequest, images: ImagesResponse) -> int | None:
+    def cost(  # noqa: PLR0913, who asked whom for what, and what came
+        self,
+        model: str,
+        upstream: str,
+        request: GenerationRequest,
+        images: ImagesResponse,
+        *,
+        rules: str | None = None,
+        sure: bool = True,
+    ) -> int | None:
         """Give what an answer did cost: by its tokens, else by what its pictures are; `None` where that has no price.
 
         The usage counts only if it can be true: no number negative, sums that add up, tokens for the pictures, fewer
         than `ABSURD`. Otherwise the pictures are priced as if there were none: an upstream that talks nonsense makes
         nothing free, and nobody poor.
         """
-        priced = self.find(model, upstream)
+        priced = self.find(model, upstream, rules=rules)
+        row = rules or upstream
         if priced is None:
             return None
+        words = list(_said(request, images, row)) if sure or self._is_told(model, upstream) else [(None, None)]
         count = min(len(images.data), request.n or 1)
         if isinstance(priced, ImagePrices):
-            each = next((span[1] for said in _said(request, images, upstream) if (span := _rows(priced, *said))), None)
+            each = next((span[1] for said in words if (span := _rows(priced, *said))), None)
             return None if each is None else _checked(each * count)
         if request.output_format == "svg":
             return None  # drawn by another model, at that model's prices
-        spans = (_tokens(upstream, *said) for said in _said(request, images, upstream))
+        spans = (_tokens(row, *said) for said in words)
         tokens = next((span[1] * count for span in spans if span), None)
         usage = images.tokens()
         if usage is not None and _is_sound(usage):
@@ -112,6 +141,10 @@ class Prices:
             return None
         # Nobody told the input: the bound, which is never less than the vendor's bill.
         return _checked(_total(tokens * priced.image_out + _bytes(request) * count * priced.text_in))
+
+    def _is_told(self, model: str, upstream: str) -> bool:
+        """Tell whether a price is the operator's own, and so goes by the client's words."""
+        return model in self._told or upstream in self._told
 
 
 def parse_dollars(text: str) -> int:
@@ -136,12 +169,13 @@ def dollars(nano: int) -> str:
     return f"-{text}" if nano < 0 else text
 
 
-def _by_tokens(priced: TokenPrices, request: GenerationRequest, tokens: tuple[int, int] | None) -> Range | None:
+def _by_tokens(
+    priced: TokenPrices, request: GenerationRequest, tokens: tuple[int, int] | None, text_most: int
+) -> Range | None:
     if tokens is None or request.output_format in _UNCOUNTED:
         return None
-    length = _bytes(request)
     image = (tokens[1] + PARTIAL * (request.partial_images or 0)) * priced.image_out
-    text = length * priced.text_in + (length + TEXT_OUT) * priced.text_out
+    text = _bytes(request) * priced.text_in + text_most * priced.text_out
     return Range(_total(tokens[0] * priced.image_out), _total((image + text) * (request.n or 1)))
 
 
@@ -163,6 +197,12 @@ def _by_usage(priced: TokenPrices, usage: Usage, expected: int | None, partial: 
         + (usage.output_tokens - text_out) * priced.image_out
         + text_out * priced.text_out
     )
+
+
+def _text_most(row: str, request: GenerationRequest) -> int:
+    """Bound the text that comes beside one picture, in tokens."""
+    entry = CATALOGUE.get(row)
+    return entry.text_most if entry is not None and entry.text_most else _bytes(request) + TEXT_OUT
 
 
 def _is_sound(usage: Usage) -> bool:
@@ -192,15 +232,13 @@ def _is_sound(usage: Usage) -> bool:
 
 def _asked(request: GenerationRequest, spec: ModelSpec | None) -> tuple[str | None, str | None]:
     """Give size and quality of a request, `None` for whatever the model will choose."""
-    size, quality = _concrete(request.size), _concrete(request.quality)
-    if spec is not None and "auto" not in spec.qualities:  # dall-e
-        return size or _DALLE[0], quality or _DALLE[1]
-    return size, quality
+    usual = (None, None) if spec is None else spec.defaults
+    return _concrete(request.size) or usual[0], _concrete(request.quality) or usual[1]
 
 
-def _said(request: GenerationRequest, images: ImagesResponse, upstream: str) -> Iterable[tuple[str | None, str | None]]:
+def _said(request: GenerationRequest, images: ImagesResponse, row: str) -> Iterable[tuple[str | None, str | None]]:
     """Give what the pictures may be, surest first: as the answer says, as was asked for, anything."""
-    size, quality = _asked(request, find(upstream))
+    size, quality = _asked(request, find(row))
     yield _told(images.extra.get("size", NOTHING)) or size, _told(images.extra.get("quality", NOTHING)) or quality
     yield size, quality
     yield None, None
@@ -222,31 +260,35 @@ def _concrete(value: str | None) -> str | None:
 def _rows(priced: ImagePrices, size: str | None, quality: str | None) -> tuple[int, int] | None:
     """Give the least and the most of the rows that fit; without any, the flat price."""
     if size is not None and quality is not None:
-        price = priced.prices.get((size, quality), priced.flat)
+        rows = ((size, quality), (size, ANY), (ANY, quality))
+        price = next((priced.prices[row] for row in rows if row in priced.prices), priced.flat)
         return None if price is None else (price, price)
     fitting = [
         price
         for (row_size, row_quality), price in priced.prices.items()
-        if size in (None, row_size) and quality in (None, row_quality)
+        if (size is None or row_size in (size, ANY)) and (quality is None or row_quality in (quality, ANY))
     ]
     if priced.flat is not None:
         fitting.append(priced.flat)
     return (min(fitting), max(fitting)) if fitting else None
 
 
-def _tokens(upstream: str, size: str | None, quality: str | None) -> tuple[int, int] | None:
+def _tokens(row: str, size: str | None, quality: str | None) -> tuple[int, int] | None:
     # Only what the catalogue bounds is remembered: other models' sizes may be a megabyte of anything.
-    return _counted(upstream, size, quality) if upstream in CATALOGUE else None
+    return _counted(row, size, quality) if row in CATALOGUE else None
 
 
 @lru_cache(maxsize=4096)
-def _counted(upstream: str, size: str | None, quality: str | None) -> tuple[int, int] | None:
+def _counted(row: str, size: str | None, quality: str | None) -> tuple[int, int] | None:
     """Give the fewest and the most output tokens of one picture; `None` if one of those that fit has no known count.
 
     Nothing bounds `xhigh` and `max`: three factors do not say how the next ones go on, and three times as much for
     each (the largest known step) would be $17 held for a small picture, as good as a refusal that does not say why.
     """
-    spec = CATALOGUE[upstream].spec
+    entry = CATALOGUE[row]
+    if entry.tokens:
+        return _of_tier(entry, size)
+    spec = entry.spec
     qualities = _choices(quality, spec.qualities)
     if spec.pixels is not None:
         spans = [_free(size, spec.pixels, one) for one in qualities]
@@ -256,6 +298,12 @@ def _counted(upstream: str, size: str | None, quality: str | None) -> tuple[int,
     if len(known) < len(spans):
         return None
     return min(least for least, _ in known), max(most for _, most in known)
+
+
+def _of_tier(entry: Entry, size: str | None) -> tuple[int, int]:
+    """Count a picture of a tier; of any, where none is known by this name."""
+    count = entry.tokens.get(size or "")
+    return (min(entry.tokens.values()), max(entry.tokens.values())) if count is None else (count, count)
 
 
 def _fixed(size: str, quality: str) -> tuple[int, int] | None:
@@ -302,7 +350,6 @@ def _numbers(priced: Priced) -> Iterable[int]:
 
 
 _UNCOUNTED: Final = ("gif", "svg")  # frames and drawings: how many tokens they are is not public
-_DALLE: Final = ("1024x1024", "standard")  # its defaults
 _LONGEST: Final = 32  # bytes of a size or a quality that an answer names
 _DECIMAL: Final = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")

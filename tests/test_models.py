@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amux_asgi.models import CATALOGUE, FREE, ImagePrices, TokenPrices, find
+from amux_asgi.catalogue._base import ImagePrices, TokenPrices
+from amux_asgi.catalogue.openai import FREE
+from amux_asgi.models import CATALOGUE, find
 from amux_asgi.tokens import fixed_size_tokens, free_size_tokens
 
 

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
+from amux_asgi.catalogue import openai
+from amux_asgi.catalogue._base import ANY, ImagePrices, TokenPrices
+from amux_asgi.catalogue.openai import FREE
 from amux_asgi.explain import parse
-from amux_asgi.models import CATALOGUE, FREE, ImagePrices, TokenPrices
+from amux_asgi.models import CATALOGUE
 from amux_asgi.pricing import ABSURD, LARGEST, NANO, TEXT_OUT, Prices, Range, dollars, parse_dollars
 from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_bounds, free_size_tokens
 
 PRICES = Prices()
-MODELS = sorted(CATALOGUE)
+MODELS = sorted(openai.ROWS)  # what other vendors' models cost is told by their own tests
 PICTURE = Image(url="https://example.com/x.png")
 ODD: list[Any] = [None, "", "auto", "low", "standard", "hd", "max", "1024x1024", "1x1", "nonsense", 7, [], "x" * 100]
 SIZES = [(16 * a, 16 * b) for a in range(1, 241) for b in range(1, 241)]
@@ -433,3 +436,76 @@ def test_tokens_can_only_be_held_where_they_can_be_counted() -> None:
     assert prices.can_be_held("pretty", "gpt-image-2")
     assert not prices.can_be_held("gpt-image-2", "my-deployment")
     assert not prices.can_be_held("nobody", "knows")
+
+
+def test_a_model_that_the_catalogue_has_under_another_name_is_priced_by_its_row() -> None:
+    """A deployment costs what its model costs."""
+    request = GenerationRequest(prompt="a cat", size="1024x1024", quality="low")
+    prices = Prices()
+
+    assert prices.estimate("ours", "mine", request, rules="gpt-image-1") == prices.estimate(
+        "gpt-image-1", "gpt-image-1", request
+    )
+    assert prices.can_be_held("ours", "mine", rules="gpt-image-1")
+    assert prices.estimate("ours", "mine", request) is None
+    assert Prices({"mine": ImagePrices(flat=7)}).estimate("ours", "mine", request, rules="gpt-image-1") == Range(7, 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "quality", "span"),
+    [
+        ("1x1", "extended", (30, 30)),
+        ("1x1", "standard", (15, 15)),
+        ("1x1", None, (15, 30)),
+        ("2K", "standard", (40, 40)),
+        (None, None, (15, 40)),
+        ("2K", None, (15, 40)),
+    ],
+)
+def test_a_row_may_stand_for_every_size_or_quality(
+    size: str | None, quality: str | None, span: tuple[int, int]
+) -> None:
+    """What has a row of its own goes by that."""
+    prices = Prices({"m": ImagePrices(prices={(ANY, "extended"): 30, ("2K", ANY): 40, (ANY, "standard"): 15})})
+
+    assert prices.estimate("m", "m", GenerationRequest(prompt="x", size=size, quality=quality)) == Range(*span)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "most"),
+    [
+        ("gemini-3-pro-image", {"size": "1K"}, {"size": "4K"}),
+        ("z-image-turbo", {"quality": "standard"}, {"quality": "extended"}),
+        ("qwen-image-3.0-pro", {"quality": "1K"}, {"quality": "2K"}),
+    ],
+)
+def test_a_client_does_not_choose_the_price_where_nobody_knows_what_its_words_come_to(
+    model: str, words: dict[str, Any], most: dict[str, Any]
+) -> None:
+    """Through a relay, a vendor's model is held and charged at its dearest, unless the tokens tell."""
+    prices = Prices()
+    asked = GenerationRequest(prompt="x", **words)
+    dearest = prices.estimate(model, model, GenerationRequest(prompt="x", **most))
+    picture = ImagesResponse(data=(Image(url="u"),))
+    unsure = prices.estimate(model, model, asked, sure=False)
+
+    assert dearest is not None
+    assert unsure is not None
+    assert unsure.most == dearest.most
+    charge = prices.cost(model, model, asked, picture, sure=False)
+    assert charge is not None
+    assert (prices.cost(model, model, asked, picture) or 0) < charge <= unsure.most
+    told = Prices({model: ImagePrices(prices={(words.get("size", "1x1"), ANY): 7})})
+    asked = replace(asked, size=words.get("size", "1x1"))
+    assert told.estimate(model, model, asked, sure=False) == Range(7, 7)
+
+
+def test_a_table_of_sizes_prices_no_model_whose_sizes_become_tiers() -> None:
+    """It is told at start, not to the client."""
+    by_size = Prices({"m": ImagePrices(prices={("1024x1024", "high"): 7})})
+    by_tier = Prices({"m": ImagePrices(prices={("1K", ANY): 7})})
+
+    assert not by_size.can_be_held("m", "gemini-3-pro-image")
+    assert by_tier.can_be_held("m", "gemini-3-pro-image")
+    assert by_size.can_be_held("m", "gpt-image-1")
+    assert Prices({"m": ImagePrices(flat=7)}).can_be_held("m", "gemini-3-pro-image")

@@ -6,10 +6,10 @@ from typing import Any, Final, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from amux_asgi.catalogue.openai import GPT_IMAGE_2, ROWS
 from amux_asgi.document import load
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.explain import parse
-from amux_asgi.models import GPT_IMAGE_2, find
 from amux_asgi.sandbox.faults import is_fault_model
 from amux_asgi.sandbox.paint import Format, Order
 from amux_asgi.schema import GenerationRequest
@@ -59,12 +59,13 @@ def spec_of(model: str) -> ModelSpec:
     Raises:
         InvalidRequestError: there is no such model.
     """
-    spec = GPT_IMAGE_2 if is_fault_model(model) else find(model)
-    if spec is None:
+    if is_fault_model(model):
+        return GPT_IMAGE_2
+    if model not in ROWS:
         raise InvalidRequestError(
             f"the model {quote(model)} does not exist", param="model", type="image_generation_user_error"
         )
-    return spec
+    return ROWS[model].spec
 
 
 def echo(job: Job) -> dict[str, str]:

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from amux_asgi.catalogue.openai import ROWS
 from amux_asgi.errors import GatewayError, NotFoundError, RequestTooLargeError
-from amux_asgi.models import CATALOGUE
 from amux_asgi.sandbox.faults import (
     FAULTS,
     JSON,
@@ -98,7 +98,7 @@ class _Sandbox:
 
     async def models(self, scope: Scope, _receive: Receive, send: Send) -> None:
         _check_method(scope, "GET")
-        names = [*CATALOGUE, *(f"sandbox-{name}" for name in FAULTS)]
+        names = [*ROWS, *(f"sandbox-{name}" for name in FAULTS)]
         await whole(send, 200, msgspec.json.encode({"object": "list", "data": [_card(name) for name in names]}), JSON)
 
     async def model(self, scope: Scope, _receive: Receive, send: Send) -> None:
