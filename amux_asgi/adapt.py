@@ -3,55 +3,66 @@
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
-from amux_asgi.adapters import VENDOR_FIELDS
+from amux_asgi.adapters import VENDOR_FIELDS, VENDOR_OBJECTS
+from amux_asgi.adapters._base import Adapter, Fitted
 from amux_asgi.errors import InvalidRequestError
-from amux_asgi.routing import Channel
-from amux_asgi.schema import GenerationRequest
+from amux_asgi.explain import check
+from amux_asgi.routing import Candidate, Channel
+from amux_asgi.schema import BAD_JSON, NOTHING, GenerationRequest, Json, fields_of
 from amux_asgi.spec import ModelSpec
 from amux_asgi.words import as_object, quote
 
-COUNTS: Final = frozenset({"batch_size", "max_images", "num_images", "num_outputs", "numberofimages", "samplecount"})
+COUNTS: Final = frozenset(
+    {"batchsize", "candidatecount", "maximages", "numberofimages", "numimages", "numimagesperprompt"}
+    | {"numoutputs", "numoutputsperprompt", "samplecount"}
+)
 """Vendors' names for `n`: taken only where the adapter understands them, since they change what a request costs.
 
-In lower case: there are servers that read names in any.
+As `_plain` writes them: there are servers that read names in any spelling.
 """
 
-MODELS: Final = frozenset({"deployment", "deployment_id", "engine", "model_id", "modelid", "models"})
+MODELS: Final = frozenset({"deployment", "deploymentid", "engine", "modelid", "models"})
 """Other names for `model`, refused for the same reason."""
 
 LONGEST: Final = 1000  # characters of a report
 
 
-class Adapted(Struct, frozen=True):
-    """A request as one channel can be asked it, and what had to be changed: `field: dropped`, `field: old -> new`."""
-
-    request: GenerationRequest
-    changes: tuple[str, ...] = ()
-
-
-def adapt(request: GenerationRequest, channel: Channel, spec: ModelSpec | None) -> Adapted:
-    """Fit a valid request to a channel.
+def adapt(request: GenerationRequest, candidate: Candidate, spec: ModelSpec | None) -> Fitted:
+    """Fit a request that is valid for a candidate's model to the candidate's channel.
 
     Raises:
         InvalidRequestError: it says what this channel cannot do, and what must not be dropped.
     """
-    _refuse_aliases(request, channel.adapter.fields)
-    _refuse_unavailable(request, channel, spec)
-    unsaid = {name for name in channel.adapter.ignores if getattr(request, name) is not None}
+    channel = candidate.channel
+    adapter = channel.adapter
+    _refuse_aliases(request, adapter.fields)
+    if request.stream:
+        raise InvalidRequestError("streaming is not available yet; leave out 'stream'", param="stream")
+    request = _counted(request, adapter)
+    unsaid = {name for name in adapter.ignores if getattr(request, name) is not None}
     changes = [f"{name}: dropped" for name in sorted(unsaid)]
     if request.partial_images:  # previews cost tokens, and only a stream shows them
         unsaid.add("partial_images")
         changes.append("partial_images: dropped")
-    if len(_forms(channel, spec)) == 1:
-        unsaid.add("response_format")  # the only form is the one asked for: nothing is lost
+    forms = forms_of(channel, spec)
+    if len(forms) == 1:
+        unsaid.add("response_format")  # it has no choice; delivery makes one form of the other
     extra = {name: value for name, value in request.extra.items() if _is_forwarded(name, channel)}
     changes += [f"{name}: dropped" for name in request.extra if name not in extra]
-    if unsaid or len(extra) < len(request.extra):
+    foreign = _take_foreign(extra, adapter)
+    changes += [f"{name}: dropped" for name in foreign]
+    if unsaid or foreign or len(extra) < len(request.extra):
         request = replace(request, extra=extra, **dict.fromkeys(unsaid))
-    return Adapted(request, tuple(changes))
+    if channel.rehost and len(forms) > 1:
+        request = replace(request, response_format="b64_json")  # to be hosted, without a fetch
+    if adapter.fit is None:
+        sure = spec is None or not spec.snaps
+        return Fitted(request=request, changes=tuple(changes), per_ask=adapter.max_images, sure=sure)
+    fitted = adapter.fit(candidate.rules, request)
+    return replace(fitted, changes=(*changes, *fitted.changes))
 
 
 def report(changes: tuple[str, ...]) -> str:
@@ -72,6 +83,20 @@ def refuse_changes(changes: tuple[str, ...]) -> None:
         raise InvalidRequestError(f"strict mode: this model's channel cannot take {quote(field)} as it is", param=field)
 
 
+def _counted(request: GenerationRequest, adapter: Adapter) -> GenerationRequest:
+    """Take the vendor's own names of `n` for `n`, before anything is priced by it."""
+    for name in sorted(adapter.counts & request.extra.keys()):
+        count: Json = msgspec.json.decode(request.extra[name])
+        check({"prompt": request.prompt, "n": count}, None)
+        if request.n not in (None, count):
+            raise InvalidRequestError(
+                f"'n' and {quote(name)} ask for different numbers of pictures", param=name, code="duplicate_key"
+            )
+        extra = {other: value for other, value in request.extra.items() if other != name}
+        request = replace(request, n=count, extra=extra)
+    return request
+
+
 def _is_forwarded(name: str, channel: Channel) -> bool:
     adapter = channel.adapter
     if name in adapter.fields:
@@ -83,11 +108,31 @@ def _is_forwarded(name: str, channel: Channel) -> bool:
     return channel.unknown_fields == "forward"
 
 
+def _take_foreign(extra: dict[str, Raw], adapter: Adapter) -> list[str]:
+    """Take out of the vendor's own objects what is known only inside those of other vendors, and say what that is."""
+    foreign: list[str] = []
+    for name, own in adapter.objects.items():
+        inner = _object(extra.get(name, NOTHING))
+        theirs = inner.keys() & (VENDOR_OBJECTS[name] - own)
+        if theirs:
+            kept = {field: value for field, value in inner.items() if field not in theirs}
+            extra[name] = Raw(msgspec.json.encode(kept))
+            foreign += [f"{name}.{field}" for field in sorted(theirs)]
+    return foreign
+
+
+def _object(raw: Raw) -> dict[str, Raw]:
+    try:
+        return fields_of(raw)
+    except BAD_JSON:
+        return {}  # for the adapter to refuse
+
+
 def _refuse_aliases(request: GenerationRequest, known: frozenset[str]) -> None:
     for name, value in request.extra.items():
         if name in known:
             continue
-        plain = name.lower()
+        plain = _plain(name)
         if plain in COUNTS | MODELS:
             meant = "n" if plain in COUNTS else "model"
             raise InvalidRequestError(
@@ -95,7 +140,7 @@ def _refuse_aliases(request: GenerationRequest, known: frozenset[str]) -> None:
             )
         if plain == "parameters":
             nested = as_object(msgspec.json.decode(value)) or {}
-            if inner := [count for count in nested if count.lower() in COUNTS | {"n"}]:
+            if inner := [count for count in nested if _plain(count) in COUNTS | {"n"}]:
                 raise InvalidRequestError(
                     f"{name!r} says {inner[0]!r}, which this model's channel does not count by; say 'n'",
                     param=name,
@@ -103,24 +148,13 @@ def _refuse_aliases(request: GenerationRequest, known: frozenset[str]) -> None:
                 )
 
 
-def _refuse_unavailable(request: GenerationRequest, channel: Channel, spec: ModelSpec | None) -> None:
-    if request.stream:
-        raise InvalidRequestError("streaming is not available yet; leave out 'stream'", param="stream")
-    forms = _forms(channel, spec)
-    if request.response_format not in (None, *forms):
-        raise InvalidRequestError(
-            f"this model's pictures come as {forms[0]!r}; {request.response_format!r} is not available for it yet",
-            param="response_format",
-        )
-    if (request.n or 1) > channel.adapter.max_images:
-        raise InvalidRequestError(
-            f"this model makes at most {channel.adapter.max_images} pictures a request",
-            param="n",
-            code="integer_above_max_value",
-        )
+def _plain(name: str) -> str:
+    """Write every spelling of a name alike."""
+    return name.lower().replace("_", "").replace("-", "")
 
 
-def _forms(channel: Channel, spec: ModelSpec | None) -> tuple[str, ...]:
+def forms_of(channel: Channel, spec: ModelSpec | None) -> tuple[str, ...]:
+    """Say in which forms a channel can answer."""
     if spec is not None and "response_format" not in spec.fields:
         return (spec.response_format,)
     return channel.adapter.forms

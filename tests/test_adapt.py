@@ -7,18 +7,19 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from amux_asgi.adapt import LONGEST, adapt, refuse_changes, report
+from amux_asgi.adapt import LONGEST, adapt, forms_of, refuse_changes, report
 from amux_asgi.adapters import ADAPTERS
+from amux_asgi.adapters._base import Adapter, Fitted
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.models import find
-from amux_asgi.routing import Channel
-from amux_asgi.schema import GenerationRequest
+from amux_asgi.routing import Candidate, Channel
+from amux_asgi.schema import GenerationRequest, Json
 
 
-def channel(adapter: str = "openai-compatible", **fields: Any) -> Channel:
-    return Channel(
-        name="c", adapter=ADAPTERS[adapter], base_url="https://upstream.example/v1", models={"m": "m"}, **fields
-    )
+def channel(adapter: str | Adapter = "openai-compatible", **fields: Any) -> Candidate:
+    known = adapter if isinstance(adapter, Adapter) else ADAPTERS[adapter]
+    told = Channel(name="c", adapter=known, base_url="https://upstream.example/v1", models={"m": "m"}, **fields)
+    return Candidate(told, "m", "", "m")
 
 
 def asked(**fields: Any) -> GenerationRequest:
@@ -40,6 +41,27 @@ def test_a_closed_dialect_is_not_sent_other_vendors_fields() -> None:
 
     assert list(adapted.request.extra) == ["brand_new"]
     assert adapted.changes == ("negative_prompt: dropped",)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "told", "kept", "changes"),
+    [
+        ("imagen", {"language": "de", "size": "1*1"}, {"language": "de"}, ("parameters.size: dropped",)),
+        ("imagen", {"n": 2, "seed": 7, "brand_new": 1.50}, {"n": 2, "seed": 7, "brand_new": 1.50}, ()),
+        ("dashscope", {"seed": 7, "language": "de"}, {"seed": 7}, ("parameters.language: dropped",)),
+        ("imagen", "text", "text", ()),
+    ],
+)
+def test_an_object_that_several_vendors_have_holds_only_what_each_knows(
+    adapter: str, told: Json, kept: Json, changes: tuple[str, ...]
+) -> None:
+    """What only another vendor knows inside is dropped and reported; counts and what nobody declares stay."""
+    plain = replace(ADAPTERS[adapter], fit=None)
+
+    adapted = adapt(asked(extra={"parameters": told}), channel(plain), None)
+
+    assert msgspec.json.decode(adapted.request.extra["parameters"]) == kept
+    assert adapted.changes == changes
 
 
 def test_a_vendors_own_fields_reach_it_whatever_the_channel_does_with_unknown_ones() -> None:
@@ -73,6 +95,13 @@ def test_fields_that_the_vendor_cannot_be_told_are_dropped_and_reported() -> Non
         {"batch_size": 2},
         {"sampleCount": 1},
         {"Num_Images": 4},
+        {"num-images": 4},
+        {"numImages": 4},
+        {"sample_count": 4},
+        {"number_of_images": 4},
+        {"num_images_per_prompt": 4},
+        {"num_outputs_per_prompt": 4},
+        {"parameters": {"sample_count": 4}},
         {"Parameters": {"N": 4}},
         {"MODELID": "x"},
         {"parameters": {"n": 4}},
@@ -99,7 +128,7 @@ def test_an_adapter_may_understand_a_count_of_its_own() -> None:
     """A declared alias is the adapter's to translate."""
     adapter = replace(ADAPTERS["openai-compatible"], fields=frozenset({"batch_size"}))
 
-    adapted = adapt(asked(extra={"batch_size": 2}), replace(channel(), adapter=adapter), None)
+    adapted = adapt(asked(extra={"batch_size": 2}), channel(adapter), None)
 
     assert list(adapted.request.extra) == ["batch_size"]
 
@@ -115,15 +144,30 @@ def test_the_only_form_is_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "model", "form"),
-    [("openai", "gpt-image-2", "url"), ("qianfan", "qwen-image", "b64_json"), ("sglang", "x", "url")],
+    ("adapter", "model", "forms"),
+    [
+        ("openai", "gpt-image-2", ("b64_json",)),
+        ("openai", "dall-e-3", ("b64_json", "url")),
+        ("qianfan", "qwen-image", ("url",)),
+        ("sglang", "x", ("b64_json",)),
+    ],
 )
-def test_a_form_that_cannot_be_had_yet_is_refused(adapter: str, model: str, form: str) -> None:
-    """Better a clear no than pictures in the other form."""
-    with pytest.raises(InvalidRequestError) as caught:
-        adapt(asked(response_format=form), channel(adapter), find(model))
+def test_a_form_that_the_upstream_has_not_is_not_asked_for(adapter: str, model: str, forms: tuple[str, ...]) -> None:
+    """Delivery makes one form of the other, so nothing is dropped."""
+    candidate = channel(adapter)
 
-    assert caught.value.param == "response_format"
+    for form in ("b64_json", "url"):
+        adapted = adapt(asked(response_format=form), candidate, find(model))
+        assert adapted.request.response_format == (form if len(forms) > 1 else None)
+        assert adapted.changes == ()
+    assert forms_of(candidate.channel, find(model)) == forms
+
+
+def test_pictures_to_be_hosted_are_asked_for_as_base64() -> None:
+    """Where the upstream can, that saves a fetch."""
+    adapted = adapt(asked(response_format="url"), channel("openai", rehost=True), find("dall-e-3"))
+
+    assert (adapted.request.response_format, adapted.changes) == ("b64_json", ())
 
 
 def test_dalle_is_asked_for_the_form_that_the_client_wants() -> None:
@@ -149,12 +193,56 @@ def test_previews_without_a_stream_are_not_paid_for() -> None:
     assert adapted.changes == ("partial_images: dropped",)
 
 
-def test_more_pictures_than_the_vendor_makes_at_once_are_refused() -> None:
-    """A vendor that ignores a large `n` would deliver less than was asked."""
-    with pytest.raises(InvalidRequestError) as caught:
-        adapt(asked(n=7), channel("recraft"), None)
+def test_more_pictures_than_the_vendor_makes_at_once_are_several_asks() -> None:
+    """The channel says how many it makes at once; the rest is asked for beside it."""
+    adapted = adapt(asked(n=7), channel("recraft"), None)
 
-    assert (caught.value.code, caught.value.param) == ("integer_above_max_value", "n")
+    assert (adapted.request.n, adapted.per_ask) == (7, 6)
+
+
+COUNTING = replace(
+    ADAPTERS["openai-compatible"], fields=frozenset({"batch_size", "num"}), counts=frozenset({"batch_size", "num"})
+)
+
+
+@pytest.mark.parametrize("fields", [{"extra": {"batch_size": 3}}, {"n": 3, "extra": {"num": 3, "batch_size": 3}}])
+def test_a_vendors_own_name_of_the_count_is_the_count(fields: dict[str, Any]) -> None:
+    """What it costs is counted by the same number that is asked for."""
+    adapted = adapt(asked(**fields), channel(COUNTING), None)
+
+    assert (adapted.request.n, dict(adapted.request.extra), adapted.changes) == (3, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"n": 2, "extra": {"batch_size": 3}}, "batch_size", "duplicate_key"),
+        ({"extra": {"batch_size": 1, "num": 3}}, "num", "duplicate_key"),
+        ({"extra": {"batch_size": 11}}, "n", "integer_above_max_value"),
+        ({"extra": {"batch_size": "2"}}, "n", "invalid_type"),
+        ({"extra": {"batch_size": 0}}, "n", "integer_below_min_value"),
+    ],
+)
+def test_two_counts_or_no_count_are_refused(fields: dict[str, Any], param: str, code: str) -> None:
+    """Nobody pays for a number that they did not mean."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapt(asked(**fields), channel(COUNTING), None)
+
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_an_adapter_fits_the_request_to_the_vendors_model() -> None:
+    """It is told the upstream's name of the model, and its changes are reported after ours."""
+
+    def fitted(model: str, request: GenerationRequest) -> Fitted:
+        return Fitted(request=replace(request, size="2K"), changes=(f"size: {model} -> 2K",), per_ask=4)
+
+    adapter = replace(ADAPTERS["openai-compatible"], fit=fitted, ignores=frozenset({"style"}))
+
+    adapted = adapt(asked(style="vivid"), channel(adapter), None)
+
+    assert (adapted.request.size, adapted.request.style, adapted.per_ask) == ("2K", None, 4)
+    assert report(adapted.changes) == "style: dropped; size: m -> 2K"
 
 
 def test_strict_mode_names_the_first_change() -> None:

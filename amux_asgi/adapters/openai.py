@@ -10,8 +10,9 @@ from msgspec import Raw
 
 from amux_asgi.adapters._base import Adapter
 from amux_asgi.errors import GatewayError, ModelNotFoundError, UpstreamBadResponseError
+from amux_asgi.faults import failure, fault_of
 from amux_asgi.schema import BAD_JSON, FIELDS, GenerationRequest, ImagesResponse, Json, images_response
-from amux_asgi.wire import Flow, Target, failure, fault_of, post, read
+from amux_asgi.wire import Flow, Target, post, read
 
 UNSAID: Final = 500  # the status that an error inside a 200 stands for: the vendor's own failure
 
@@ -66,6 +67,7 @@ COMPATIBLE: Final = Adapter(name="openai-compatible", generate=generate, needs_c
 
 SANDBOX: Final = Adapter(
     name="sandbox",
+    staged=True,
     base_url="asgi://amux_asgi.sandbox.app/v1",
     generate=generate,
     needs_credential=False,
