@@ -1,4 +1,4 @@
-"""Where a request comes from: an address, and the networks a key may be used from."""
+"""Addresses: the networks a key may be used from, and where the gateway may go on a stranger's word."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -33,6 +33,20 @@ def origin_of(peer: str | None) -> str:
     return str(peer or "") if address is None else str(address)
 
 
+def is_global(address: str) -> bool:
+    """Tell whether an address is a single machine's on the public internet, whatever names lead to it.
+
+    Transition addresses (IPv4 in IPv6's clothes, NAT64, 6to4, Teredo) are not, whatever they hold.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _CLOSED)
+    return parsed in _PUBLIC_6 and parsed.scope_id is None and not any(parsed in network for network in _CLOSED_6)
+
+
 def _network(text: str) -> Network:
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
@@ -46,3 +60,40 @@ def _address(peer: str | None) -> IPv4Address | IPv6Address | None:
     except ValueError:  # a socket in the file system, or nothing
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+# Source: IANA's registries of special-purpose addresses, IPv4 and IPv6.
+_CLOSED: Final = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # carriers' own; clouds have services there, too
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # Azure's service for its machines, an address that looks public
+            "169.254.0.0/16",  # link-local, metadata services among them
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocols
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/3",  # multicast, reserved, broadcast
+        ),
+    )
+)
+_PUBLIC_6: Final = IPv6Network("2000::/3")  # all that was ever given out for the public internet
+_CLOSED_6: Final = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocols, Teredo among them
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4
+            "3fff::/20",  # documentation
+        ),
+    )
+)

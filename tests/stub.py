@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,9 +24,9 @@ def whole(body: bytes = GOOD, status: str = "200 OK", *headers: str) -> bytes:
 
 
 class Stub:
-    """The upstream: the path of a request says how it is answered (`SCRIPTS`)."""
+    """The upstream: the path of a request says how it is answered (`SCRIPTS`, and those given)."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, scripts: Mapping[str, Script]) -> None:
         self.requests: list[bytes] = []  # each head and body, as received
         self.left: queue.Queue[str] = queue.Queue()  # paths whose client closed the connection
         self.release = asyncio.Event()
@@ -34,7 +34,10 @@ class Stub:
         self.arrived = threading.Semaphore(0)
         self.most = 0
         self.url = ""
+        self.open = 0  # connections
+        self.closed = threading.Semaphore(0)
         self._context = context
+        self._scripts = SCRIPTS | dict(scripts)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
@@ -86,6 +89,7 @@ class Stub:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        self.open += 1
         try:
             while await self._answered(reader, writer):
                 pass
@@ -93,6 +97,8 @@ class Stub:
             pass
         finally:
             writer.close()
+            self.open -= 1
+            self.closed.release()
 
     async def _answered(self, reader: Reader, writer: Writer) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -104,7 +110,7 @@ class Stub:
         self.requests.append(head + await reader.readexactly(length))
         self.arrived.release()
         try:
-            await _script(path)(self, reader, writer)
+            await self._script(path)(self, reader, writer)
         except _Over:
             return False
         return not writer.is_closing()
@@ -117,10 +123,9 @@ class Stub:
             self.left.put(path)
         raise _Over
 
-
-def _script(path: str) -> Script:
-    """Find what is played at a path, or below it."""
-    return SCRIPTS.get(path) or SCRIPTS.get("/" + path.split("/")[1], good)
+    def _script(self, path: str) -> Script:
+        """Find what is played at a path, or below it."""
+        return self._scripts.get(path) or self._scripts.get("/" + path.split("/")[1], good)
 
 
 class _Over(Exception):  # noqa: N818, the end of a connection, not an error
@@ -206,9 +211,9 @@ SCRIPTS: Final[dict[str, Script]] = {
 
 
 @contextmanager
-def upstream(context: ssl.SSLContext | None = None) -> Generator[Stub]:
-    """Run a stub while entered."""
-    stub = Stub(context)
+def upstream(context: ssl.SSLContext | None = None, scripts: Mapping[str, Script] | None = None) -> Generator[Stub]:
+    """Run a stub while entered, with more scripts than its own."""
+    stub = Stub(context, scripts or {})
     thread = threading.Thread(target=stub.run)
     thread.start()
     stub.ready()

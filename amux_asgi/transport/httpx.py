@@ -9,6 +9,7 @@ from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol
 
+import anyio
 import httpx2
 
 from amux_asgi.errors import (
@@ -53,12 +54,21 @@ class _Trace:
 
     def __init__(self, progress: Progress, *, told: bool) -> None:
         self._progress = progress
+        self._stream: Any = None
         self.told = told
 
-    async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         self.told = True
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
         if event.endswith(".send_request_headers.started"):
             self._progress.began = True
+
+    async def close(self) -> None:
+        """Close the connection: on asyncio the library forgets it when it is cancelled in a TLS handshake."""
+        if self._stream is not None:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
 
 
 class HttpxTransport:
@@ -84,6 +94,7 @@ class HttpxTransport:
             raise _ours(exc) from exc
         except BaseException:
             progress.began |= not trace.told
+            await trace.close()
             raise
         progress.began = True
         try:
