@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-import anyio
 from anyio.lowlevel import RunVar
 
 from amux_asgi.errors import NotStartedError
 from amux_asgi.keys import KeyStore, Principal
+from amux_asgi.lifespans import Shared
 from amux_asgi.manage import Manager
 from amux_asgi.plugins import load
 from amux_asgi.quota import Answer, Ledger, Order, Settlement, Wallet
@@ -60,7 +60,7 @@ class Database:
         self.clock = clock
         self.now = now
         self._open = load(f"{STORE}:open_store")
-        self._shared: RunVar[_Shared] = RunVar("amux_asgi database")
+        self._shared: RunVar[Shared[Any]] = RunVar("amux_asgi database")
         self.ledger: Ledger = _Money(self)
         self.keys: KeyStore = _Keys(self)
 
@@ -77,7 +77,7 @@ class Database:
     def current(self) -> Stores | None:
         """Give what is open on this event loop, if anything is."""
         shared = self._shared.get(None)
-        return None if shared is None else shared.stores
+        return None if shared is None else shared.value
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Any]:
@@ -88,7 +88,7 @@ class Database:
         """
         shared = self._shared.get(None)
         if shared is None:
-            shared = _Shared(lambda: self._open(self.url, clock=self.clock, now=self.now))
+            shared = Shared(lambda: self._open(self.url, clock=self.clock, now=self.now))
             self._shared.set(shared)
         stores = await shared.enter()
         try:
@@ -135,36 +135,3 @@ class _Keys:
         async with self._database.opened() as opened:
             principal: Principal = await opened.keys.authenticate(key, peer)
         return principal
-
-
-class _Shared:
-    """What is open on one event loop, and how many use it: the first opens it, the last closes it."""
-
-    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
-        self._make = make
-        self._users = 0
-        self._changing = anyio.Lock()
-        self._store: AbstractAsyncContextManager[Any] | None = None
-        self.stores: Any = None
-
-    async def enter(self) -> Any:  # noqa: ANN401, whatever the store gives
-        if self._users:
-            self._users += 1
-            return self.stores
-        async with self._changing:
-            if self._store is None:
-                store = self._make()
-                self.stores = await store.__aenter__()
-                self._store = store
-            self._users += 1  # before anybody else runs, so that nobody closes it in between
-            return self.stores
-
-    async def leave(self) -> None:
-        self._users -= 1
-        if self._users:
-            return
-        with anyio.CancelScope(shield=True):
-            async with self._changing:
-                if not self._users and self._store is not None:
-                    store, self._store, self.stores = self._store, None, None
-                    await store.__aexit__(None, None, None)

@@ -12,13 +12,15 @@ from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from amux_asgi.admission import Rule
 from amux_asgi.errors import AuthenticationError
 
 
 class Principal(Struct, frozen=True, kw_only=True):
     """Whom an API key stands for. `models` and `passthrough` are globs; `models=None` allows all of them.
 
-    `budget` names the key's own budget in the ledger, if it has one; `networks` are those it may be used from.
+    `budget` names the key's own budget in the ledger, if it has one; `networks` are those it may be used from; `limits`
+    are its own, `limits=None` those that every key has.
     """
 
     account: str
@@ -27,6 +29,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     passthrough: tuple[str, ...] = ()
     budget: str | None = None
     networks: tuple[str, ...] | None = None
+    limits: tuple[Rule, ...] | None = None
 
     def may_use(self, model: str) -> bool:
         """Tell whether this model is one of the principal's."""
