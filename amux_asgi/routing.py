@@ -8,32 +8,38 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from amux_asgi.adapters._base import Adapter
-from amux_asgi.errors import ConfigError, End
+from amux_asgi.adapters._base import Adapter, TokenFlow
+from amux_asgi.errors import ConfigError
+from amux_asgi.health import Seat
+from amux_asgi.models import find
+from amux_asgi.spec import ModelSpec
 
-EXTRA_ATTEMPTS = 2  # beyond the first
 SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
 
 
 class Channel(Struct, frozen=True, kw_only=True, eq=False):
     """One configured way to use an upstream.
 
-    `models` leads from the client's name of a model to the upstream's; `timeout` is in seconds, for one attempt;
-    `headers` are sent with every ask.
+    `models` leads from the client's name of a model to the upstream's, `rules` to the catalogue's where that is
+    another; `timeout` is in seconds, for one attempt; `headers` are sent with every ask.
     """
 
     name: str
     adapter: Adapter
     base_url: str  # without a slash at its end
     models: Mapping[str, str]
+    rules: Mapping[str, str] = {}
     credentials: tuple[str, ...] = ()
     priority: int = 0  # higher first
     weight: int = 1  # share inside one priority
     timeout: float = 300
     unknown_fields: Literal["forward", "drop", "reject"] = "forward"
     on_unknown: Literal["stop", "retry"] = "stop"
+    rehost: bool = False  # its URLs are not shown to clients
     headers: Mapping[str, str] = {}
-    options: Mapping[str, Any] = {}
+    concurrency: int = 64  # asks at once
+    options: Any = None  # what the adapter declares them to be
+    exchanges: Mapping[str, Callable[[int], TokenFlow]] = {}  # by the credential that a token stands for
 
     def secrets(self) -> Iterator[str]:
         """Give what a client must never see of it: credentials, headers, and where it is."""
@@ -48,6 +54,18 @@ class Candidate(Struct, frozen=True):
     channel: Channel
     model: str  # the upstream's name
     credential: str  # empty where the upstream wants none
+    rules: str  # the catalogue's name of the model
+
+    @property
+    def seat(self) -> Seat:
+        """What its health is known by."""
+        return self.channel.name, self.credential, self.model
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """What the model takes through this channel; `None` if nobody knows."""
+        spec, widened = find(self.rules), self.channel.adapter.spec
+        return spec if spec is None or widened is None else widened(spec)
 
 
 class Routes:
@@ -58,11 +76,11 @@ class Routes:
         names = Counter(channel.name for channel in self.channels)
         if twice := [name for name, count in names.items() if count > 1]:
             raise ConfigError(f"two channels are named {twice[0]!r}; a channel's name must be its own")
-        serving: dict[str, list[Channel]] = {}
+        serving: dict[str, list[_Serving]] = {}
         for channel in self.channels:
             for model in channel.models:
-                serving.setdefault(model, []).append(channel)
-        self._tiers = {model: _tiers(channels) for model, channels in serving.items()}
+                serving.setdefault(model, []).append(_serving(channel, model))
+        self._tiers = {model: _tiers(all_of_them) for model, all_of_them in serving.items()}
 
     @property
     def models(self) -> Iterable[str]:
@@ -76,18 +94,32 @@ class Routes:
         one whose `turn` it is.
         """
         for tier in self._tiers.get(model, ()):
-            for channel in sorted(tier, key=lambda channel: random() ** (1 / channel.weight), reverse=True):
-                credentials = channel.credentials or ("",)
-                first = turn % len(credentials)
-                for credential in credentials[first:] + credentials[:first]:
-                    yield Candidate(channel, channel.models[model], credential)
+            for serving in sorted(tier, key=lambda one: random() ** (1 / one.channel.weight), reverse=True):
+                ways = serving.ways
+                first = turn % len(ways)
+                yield from ways[first:]
+                yield from ways[:first]
+
+    def groups(self) -> Iterator[tuple[Seat, ...]]:
+        """Give, for each model, all that its health is known by."""
+        for tiers in self._tiers.values():
+            yield tuple(way.seat for tier in tiers for serving in tier for way in serving.ways)
 
 
-def may_go_on(end: End | None, channel: Channel) -> bool:
-    """Tell whether another attempt may follow one that ended so."""
-    return end in (End.NEVER_SENT, End.REFUSED) or (end is End.UNKNOWN and channel.on_unknown == "retry")
+class _Serving(Struct, frozen=True):
+    """A channel that serves a model, by each of its credentials."""
+
+    channel: Channel
+    ways: tuple[Candidate, ...]
 
 
-def _tiers(channels: Iterable[Channel]) -> tuple[tuple[Channel, ...], ...]:
-    ordered = sorted(channels, key=lambda channel: channel.priority, reverse=True)
-    return tuple(tuple(tier) for _, tier in groupby(ordered, key=lambda channel: channel.priority))
+def _serving(channel: Channel, model: str) -> _Serving:
+    upstream = channel.models[model]
+    rules = channel.rules.get(model, upstream)
+    credentials = channel.credentials or ("",)
+    return _Serving(channel, tuple(Candidate(channel, upstream, credential, rules) for credential in credentials))
+
+
+def _tiers(serving: Iterable[_Serving]) -> tuple[tuple[_Serving, ...], ...]:
+    ordered = sorted(serving, key=lambda one: one.channel.priority, reverse=True)
+    return tuple(tuple(tier) for _, tier in groupby(ordered, key=lambda one: one.channel.priority))

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from amux_asgi.adapters import ADAPTERS
-from amux_asgi.errors import ConfigError, End
-from amux_asgi.routing import Candidate, Channel, Routes, may_go_on
+from amux_asgi.errors import ConfigError
+from amux_asgi.routing import Candidate, Channel, Routes
 
 
 def channel(
@@ -72,23 +72,3 @@ def test_two_channels_of_one_name_are_refused() -> None:
     """A name in a log must mean one channel."""
     with pytest.raises(ConfigError, match="'a'"):
         Routes([channel("a"), channel("b"), channel("a")])
-
-
-@pytest.mark.parametrize(
-    ("end", "stop", "retry"),
-    [
-        (End.NEVER_SENT, True, True),
-        (End.REFUSED, True, True),
-        (End.FINAL, False, False),
-        (End.UNKNOWN, False, True),
-        (None, False, False),
-    ],
-)
-def test_how_an_attempt_ended_says_whether_another_may_follow(end: End | None, *, stop: bool, retry: bool) -> None:
-    """What may have been paid is only sent again where the channel says so."""
-    careful = channel("a")
-    bold = Channel(
-        name="b", adapter=careful.adapter, base_url="https://x.example", models={"m": "m"}, on_unknown="retry"
-    )
-
-    assert (may_go_on(end, careful), may_go_on(end, bold)) == (stop, retry)
