@@ -1,15 +1,33 @@
 """Receive a request's JSON body: what it says it is, under a cap, in time."""
 
+from collections.abc import Callable
+
 import anyio
 from starlette.types import Receive, Scope
 
-from amux_asgi.errors import GatewayError, RequestTimeoutError, RequestTooLargeError, UnsupportedMediaTypeError
+from amux_asgi.errors import (
+    GatewayError,
+    OverloadedError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    UnsupportedMediaTypeError,
+)
+
+Count = Callable[[int], object]
 
 
-async def receive_json(scope: Scope, receive: Receive, *, longest: int, timeout: float) -> bytes:
+def _any_number(_size: int) -> None: ...
+
+
+async def receive_json(
+    scope: Scope, receive: Receive, *, longest: int, timeout: float, count: Count = _any_number
+) -> bytes:
     """Give the body of a request that says it is plain JSON, at most `longest` bytes received within `timeout` seconds.
 
+    `count` is told of all bytes as they come.
+
     Raises:
+        OverloadedError: `count` has no room for it.
         UnsupportedMediaTypeError: another type, another charset, or an encoding.
         RequestTooLargeError: said so (then nothing is received), or found so.
         RequestTimeoutError: it took too long, or the client left in the middle of it.
@@ -21,17 +39,18 @@ async def receive_json(scope: Scope, receive: Receive, *, longest: int, timeout:
         raise _too_large(longest)
     try:
         with anyio.fail_after(timeout):
-            return await _collect(receive, longest)
+            return await _collect(receive, longest, count)
     except TimeoutError as exc:
         raise RequestTimeoutError(f"the request did not arrive within {timeout:g} seconds") from exc
 
 
-async def _collect(receive: Receive, longest: int) -> bytes:
+async def _collect(receive: Receive, longest: int, count: Count) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")
         if len(body) > longest:
             raise _too_large(longest)
+        count(len(body))
         return body
     pieces: list[bytes] = []
     size = 0
@@ -42,6 +61,11 @@ async def _collect(receive: Receive, longest: int) -> bytes:
         size += len(pieces[-1])
         if size > longest:
             raise _too_large(longest)
+        try:
+            count(len(pieces[-1]))
+        except OverloadedError as error:
+            error.unread = True
+            raise
         if not message.get("more_body", False):
             return b"".join(pieces)
         message = await receive()

@@ -1,58 +1,102 @@
 """Carry a flow out: sign, guard the credential, cap, keep the deadline, and tell what was surely never sent."""
 
+import random as chance
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from amux_asgi.adapters._base import Sign
 from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutError, UpstreamTooLargeError
 from amux_asgi.schema import ImagesResponse
 from amux_asgi.transport.base import Incoming, Progress, Transport
-from amux_asgi.wire import Flow, HttpRequest, HttpResponse
+from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
 
+JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
+FAREWELL: Final = 5.0  # seconds to call work off
 USUAL: Final = (("accept-encoding", "identity"), ("user-agent", "amux-asgi"))
 
 
-async def carry(  # noqa: PLR0913, all that one attempt needs
-    flow: Flow,
-    transport: Transport,
-    *,
-    sign: Sign,
-    credential: str,
-    base_url: str,
-    hosts: tuple[str, ...],
-    headers: Mapping[str, str],
-    timeout: float,
-    cap: int,
-) -> ImagesResponse:
-    """Have the conversation to its end, within `timeout` seconds, each answer at most `cap` bytes.
+Sleep = Callable[[float], Awaitable[None]]
+Grow = Callable[[int], Awaitable[None]]
+"""Counts bytes as they come, and waits where there is no room for more."""
 
-    The credential goes to the base URL's own host and below `hosts`, nowhere else.
+
+class Way(Struct, frozen=True, kw_only=True):
+    """How the asks of one channel go out.
+
+    The credential goes to the base URL's own host and below `hosts`, nowhere else. `cap` is in bytes, of each answer.
+    `sleep` waits between two asks, `random` gives 0 ≤ x < 1, `grow` counts what comes.
+    """
+
+    transport: Transport
+    sign: Sign
+    credential: str
+    base_url: str
+    hosts: tuple[str, ...]
+    headers: Mapping[str, str]
+    cap: int
+    sleep: Sleep = anyio.sleep
+    random: Callable[[], float] = chance.random
+    grow: Grow | None = None
+
+
+async def carry(flow: Flow, way: Way, *, timeout: float) -> ImagesResponse:
+    """Have the conversation to its end, within `timeout` seconds; then it may call its work off.
 
     Raises:
         GatewayError: with `end` set; `NEVER_SENT` only if no byte of any ask left.
     """
     progress = Progress()
-    with anyio.move_on_after(timeout):
+    try:
+        with anyio.move_on_after(timeout):
+            return await _talk(partial(next, flow), flow, way, progress)
+        late = DeadlineError(f"the upstream did not finish within {timeout:g} seconds", end=end_of(progress))
+        with anyio.move_on_after(FAREWELL), suppress(GatewayError):
+            await _talk(partial(flow.throw, late), flow, way, progress)
+        raise late
+    finally:
+        flow.close()
+
+
+async def _talk(begin: Callable[[], HttpRequest], flow: Flow, way: Way, progress: Progress) -> ImagesResponse:
+    """Give the flow what it asks for; what goes wrong is raised inside it."""
+    step = begin
+    while True:
         try:
-            ask = next(flow)
-            while True:
-                guard(ask.url, base_url, hosts)
-                signed = sign(ask, credential) if credential else ()
-                asked = replace(ask, headers=(*USUAL, *ask.headers, *headers.items(), *signed))
-                ask = flow.send(await exchange(transport, asked, progress, cap=cap))
+            ask = step()
         except StopIteration as stop:
             return stop.value
-        finally:
-            flow.close()
-    raise UpstreamTimeoutError(f"the upstream did not finish within {timeout:g} seconds", end=end_of(progress))
+        try:
+            answer = await _ask(ask, way, progress)
+        except GatewayError as error:
+            step = partial(flow.throw, error)
+        else:
+            step = partial(flow.send, answer)
 
 
-async def exchange(transport: Transport, request: HttpRequest, progress: Progress, *, cap: int) -> HttpResponse:
+async def _ask(ask: HttpRequest, way: Way, progress: Progress) -> HttpResponse:
+    guard(ask.url, way.base_url, way.hosts)
+    if ask.delay:
+        await way.sleep(ask.delay * (1 + JITTER * way.random()))
+    signed = way.sign(ask, way.credential) if way.credential else ()
+    asked = replace(ask, headers=(*USUAL, *ask.headers, *way.headers.items(), *signed))
+    if ask.timeout is None:
+        return await exchange(way.transport, asked, progress, cap=way.cap, grow=way.grow)
+    with anyio.move_on_after(ask.timeout):
+        return await exchange(way.transport, asked, progress, cap=way.cap, grow=way.grow)
+    raise UpstreamTimeoutError(f"the upstream did not answer within {ask.timeout:g} seconds", end=end_of(progress))
+
+
+async def exchange(
+    transport: Transport, request: HttpRequest, progress: Progress, *, cap: int, grow: Grow | None = None
+) -> HttpResponse:
     """Ask once and take the whole answer into memory, before anything slow is done with it.
 
     Raises:
@@ -62,7 +106,7 @@ async def exchange(transport: Transport, request: HttpRequest, progress: Progres
         check_headers(request)
         async with transport.send(request, progress) as incoming:
             headers = dict(incoming.headers)
-            body = await _collect(incoming, headers.get("content-length", ""), cap)
+            body = await collect(incoming, headers.get("content-length", ""), cap, grow)
     except GatewayError as error:
         error.end = end_of(progress)
         raise
@@ -102,7 +146,14 @@ def check_headers(request: HttpRequest) -> None:
             )
 
 
-async def _collect(incoming: Incoming, said: str, cap: int) -> bytes:
+async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = None) -> bytes:
+    """Take a body into memory; `said` is its length in the upstream's words, if it gave any.
+
+    While `grow` waits nothing is read, so that the rest stays with the upstream.
+
+    Raises:
+        UpstreamTooLargeError: it has, or claims, more than `cap` bytes.
+    """
     if said.isdecimal() and (len(said) > _LONGEST_NUMBER or int(said) > cap):
         raise _too_large(cap)
     pieces: list[bytes] = []
@@ -112,6 +163,10 @@ async def _collect(incoming: Incoming, said: str, cap: int) -> bytes:
         if size > cap:
             raise _too_large(cap)
         pieces.append(piece)
+        if grow is not None:
+            await grow(len(piece))
+        if len(pieces) % _TURN == 0:  # thousands of tiny pieces can be there at once
+            await anyio.lowlevel.checkpoint()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -125,3 +180,4 @@ _PLAIN: Final = re.compile(
 _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _LONGEST_NUMBER: Final = 18  # digits
+_TURN: Final = 64  # pieces, after which others have their turn

@@ -11,6 +11,8 @@ import httpx  # noqa: TID251, a client of the caller's own
 import httpx2  # noqa: TID251, the same
 import pytest
 import trustme
+from msgspec import Struct
+from msgspec.structs import replace
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import bearer
@@ -25,12 +27,12 @@ from amux_asgi.errors import (
     UpstreamTooLargeError,
     UpstreamUnreachableError,
 )
-from amux_asgi.schema import GenerationRequest, ImagesResponse
+from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.transport.aiohttp import open_aiohttp
 from amux_asgi.transport.base import Open, Progress, Transport
-from amux_asgi.transport.carry import carry, exchange, guard
+from amux_asgi.transport.carry import Way, carry, exchange, guard
 from amux_asgi.transport.httpx import open_httpx2, own_client
-from amux_asgi.wire import HttpRequest, HttpResponse, Target
+from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target, get, poll, post
 from tests.stub import GOOD, Stub, upstream
 
 pytestmark = pytest.mark.anyio
@@ -300,16 +302,20 @@ async def test_a_broken_url_is_an_error_of_ours(transport: Transport, url: str) 
 async def carried(transport: Transport, url: str, *, timeout: float = 30, cap: int = 2**20) -> ImagesResponse:
     adapter = ADAPTERS["openai-compatible"]
     target = Target(base_url=url, model="m")
-    return await carry(
-        adapter.generate(target, GenerationRequest(prompt="a cat")),
-        transport,
+    way = way_to(transport, url, cap=cap)
+    return await carry(adapter.generate(target, GenerationRequest(prompt="a cat")), way, timeout=timeout)
+
+
+def way_to(transport: Transport, url: str, *, cap: int = 2**20, **options: Any) -> Way:
+    return Way(
+        transport=transport,
         sign=bearer,
         credential="sk-secret",
         base_url=url,
         hosts=(),
         headers={"openai-project": "p"},
-        timeout=timeout,
         cap=cap,
+        **options,
     )
 
 
@@ -408,3 +414,85 @@ async def test_a_client_of_ones_own_keeps_its_own_deadline(stub: Stub) -> None:
 
     assert caught.value.end is End.UNKNOWN
     assert await anyio.to_thread.run_sync(stub.left.get) == "stalled"
+
+
+class Naps:
+    """Waits that take no time, and what they were."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+class State(Struct, frozen=True):
+    data: tuple[dict[str, Any], ...] = ()
+
+
+def waiting(url: str, polls: int, *, cancel: str | None = None) -> Flow:
+    """Submit, then poll until there have been so many answers; with a way to cancel, they never come."""
+    yield post(f"{url}/submit", {})
+    seen: list[State] = []
+
+    def is_last(state: State) -> bool:
+        seen.append(state)
+        return len(seen) == polls
+
+    ask, off = (get(f"{url}/ok"), None) if cancel is None else (get(f"{url}/hang"), post(url + cancel, {}))
+    yield from poll(State, ask, until=is_last, first=1, every=2, longest=5, cancel=off)
+    return ImagesResponse(data=(Image(url="https://pictures.example/1"),))
+
+
+async def test_polls_wait_longer_and_longer_with_jitter(transport: Transport, stub: Stub) -> None:
+    """First soon, then slower up to a bound, each a little later than the vendor advises."""
+    naps = Naps()
+
+    images = await carry(
+        waiting(stub.url, 6), way_to(transport, stub.url, sleep=naps.sleep, random=lambda: 0.4), timeout=30
+    )
+
+    assert images.data[0].url == "https://pictures.example/1"
+    assert naps.seconds == pytest.approx([1.1, 2.2, 3.3, 4.95, 5.5, 5.5])
+    assert stub.posts == 1
+
+
+@pytest.mark.parametrize(("path", "end"), [("/ok", End.REFUSED), ("/blocked", End.UNKNOWN), ("/close", End.UNKNOWN)])
+async def test_work_is_called_off_when_the_time_is_over(transport: Transport, stub: Stub, path: str, end: End) -> None:
+    """The vendor is told once; if it agrees nothing was paid, otherwise nobody knows."""
+    way = way_to(transport, stub.url, sleep=Naps().sleep)
+
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        await carry(waiting(stub.url, 2, cancel=path), way, timeout=0.5)
+
+    assert caught.value.end is end
+    assert stub.requests[-1].startswith(f"POST {path} ".encode())
+
+
+async def test_one_poll_that_hangs_is_asked_again(transport: Transport, stub: Stub) -> None:
+    """It has its own time, and five failures in a row are waited out."""
+
+    def flow() -> Flow:
+        ask = replace(get(f"{stub.url}/hang"), timeout=0.05)
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            yield ask
+        assert caught.value.end is End.UNKNOWN
+        yield get(f"{stub.url}/ok")
+        return ImagesResponse(data=(Image(url="u"),))
+
+    assert (await carry(flow(), way_to(transport, stub.url), timeout=30)).data[0].url == "u"
+
+
+async def test_a_credential_does_not_follow_a_poll_to_another_host(transport: Transport, stub: Stub) -> None:
+    """The address that a vendor names is looked at before anything is sent there."""
+
+    def flow() -> Flow:
+        yield post(f"{stub.url}/ok", {})
+        return (yield from poll(ImagesResponse, get("http://127.0.0.2:1/x"), until=bool, first=0, every=1, longest=1))
+
+    with pytest.raises(UpstreamError) as caught:
+        await carry(flow(), way_to(transport, stub.url, sleep=Naps().sleep), timeout=30)
+
+    assert caught.value.end is End.UNKNOWN
+    assert len(stub.requests) == 1
