@@ -1,5 +1,6 @@
 """The paths of the images app: each an ASGI app that checks its method, asks the gateway, and writes one answer."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, Literal
@@ -11,17 +12,21 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from amux_asgi.adapt import report
+from amux_asgi.capabilities import Capabilities
 from amux_asgi.document import load
 from amux_asgi.errors import GatewayError, InvalidRequestError, MethodNotAllowedError, ModelNotFoundError, NotFoundError
 from amux_asgi.gateway import Gateway
 from amux_asgi.generation import REPLAYED
+from amux_asgi.hosted import mount_of
 from amux_asgi.idempotency import asked
+from amux_asgi.in_flight import Held
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Terms
 from amux_asgi.pricing import dollars, parse_dollars
 from amux_asgi.receive import receive_json
+from amux_asgi.refusals import headers_of
 from amux_asgi.respond import encoded
-from amux_asgi.scope import facts_of, principal_of, request_id_of, reservation_of
+from amux_asgi.scope import admission_of, facts_of, principal_of, request_id_of, reservation_of
 from amux_asgi.words import quote
 
 Reveal = Literal["attempts", "channel", "cost"]
@@ -41,8 +46,18 @@ class Generations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        begun = self._gateway.clock()
         principal, terms = _asked(scope)
-        text = await receive_json(scope, receive, longest=self._longest, timeout=self._timeout)
+        terms = replace(terms, begun=begun, admission=admission_of(scope))
+        with self._gateway.receiving(principal) as held:
+            seconds = self._timeout if terms.timeout is None else min(terms.timeout, self._timeout)
+            text = await receive_json(scope, receive, longest=self._longest, timeout=seconds, count=held.reserve)
+            await self._generate(scope, receive, send, text=text, terms=terms, held=held)
+
+    async def _generate(  # noqa: PLR0913, an ASGI app's, and what was read of the request
+        self, scope: Scope, receive: Receive, send: Send, *, text: bytes, terms: Terms, held: Held
+    ) -> None:
+        principal = principal_of(scope)
         body = load(text)
         facts = facts_of(scope)
         facts["model"] = body.model
@@ -67,7 +82,12 @@ class Generations:
             images=len(made.images.data),
             cost=made.cost,
         )
-        headers = (*_revealed(self._reveal, made.channel, made.attempts, made.cost), *_adapted(made.changes))
+        held.add(len(made.body))
+        headers = (
+            *_revealed(self._reveal, made.channel, made.attempts, made.cost),
+            *_adapted(made.changes),
+            *headers_of(made.standings),
+        )
         await _answer(send, made.body, (*headers, REPLAYED) if made.replayed else headers)
 
 
@@ -83,7 +103,9 @@ class Estimates:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         principal, terms = _asked(scope)
-        body = load(await receive_json(scope, receive, longest=self._longest, timeout=self._timeout))
+        with self._gateway.receiving(principal) as held:
+            text = await receive_json(scope, receive, longest=self._longest, timeout=self._timeout, count=held.reserve)
+            body = load(text)
         facts_of(scope)["model"] = body.model
         told = self._gateway.estimate(body, principal, terms)
         document = {
@@ -105,7 +127,7 @@ class Models:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, an ASGI app's signature
         """Answer one request."""
         _allow(scope, "GET")
-        cards = [_card(model) for model in self._gateway.models(principal_of(scope))]
+        cards = [_card(model, self._gateway) for model in self._gateway.models(principal_of(scope))]
         await _answer(send, msgspec.json.encode({"object": "list", "data": cards}))
 
 
@@ -121,7 +143,7 @@ class Model:
         asked = str(scope["path_params"]["id"])
         for model in (asked, asked.removesuffix("/")):
             if model in self._gateway.models(principal_of(scope)):
-                await _answer(send, msgspec.json.encode(_card(model)))
+                await _answer(send, msgspec.json.encode(_card(model, self._gateway)))
                 return
         raise ModelNotFoundError(f"there is no model {quote(asked)} for this API key", param="model")
 
@@ -165,7 +187,7 @@ def _asked(scope: Scope) -> tuple[Principal, Terms]:
     _allow(scope, "POST")
     _refuse_escaped_slash(scope)
     principal = principal_of(scope)
-    strict, hops, most = False, 0, None
+    strict, hops, most, timeout = False, 0, None, None
     for name, value in scope["headers"]:
         if name == b"x-amux-strict":
             strict = _flag(value)
@@ -173,7 +195,16 @@ def _asked(scope: Scope) -> tuple[Principal, Terms]:
             hops = int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else _LONGEST_NUMBER
         elif name == b"x-amux-max-cost":
             most = _most(value)
-    return principal, Terms(strict=strict, hops=hops, max_cost=most, request_id=request_id_of(scope))
+        elif name == b"x-amux-timeout":
+            timeout = _seconds(value)
+    return principal, Terms(
+        strict=strict,
+        hops=hops,
+        max_cost=most,
+        mount=mount_of(scope),
+        request_id=request_id_of(scope),
+        timeout=timeout,
+    )
 
 
 async def _is_gone(receive: Receive) -> bool:
@@ -190,6 +221,14 @@ def _most(value: bytes) -> int:
         raise InvalidRequestError(
             "the header 'x-amux-max-cost' takes US dollars as a decimal, as in '0.10'", param="x-amux-max-cost"
         ) from exc
+
+
+def _seconds(value: bytes) -> float:
+    if not _SECONDS.fullmatch(value.strip()) or not float(value):
+        raise InvalidRequestError(
+            "the header 'x-amux-timeout' takes seconds above zero, as in '30' or '2.5'", param="x-amux-timeout"
+        )
+    return float(value)
 
 
 def _flag(value: bytes) -> bool:
@@ -217,8 +256,9 @@ def _adapted(changes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return (("x-amux-adapted", report(changes)),) if changes else ()
 
 
-def _card(model: str) -> dict[str, str | int]:
-    return {"id": model, "object": "model", "created": 0, "owned_by": "amux"}
+def _card(model: str, gateway: Gateway) -> dict[str, str | int | Capabilities]:
+    usual = {"id": model, "object": "model", "created": 0, "owned_by": "amux"}
+    return {**usual, "x_amux": gateway.capabilities(model)}
 
 
 async def _answer(send: Send, body: bytes, headers: Headers = ()) -> None:
@@ -228,3 +268,4 @@ async def _answer(send: Send, body: bytes, headers: Headers = ()) -> None:
 
 
 _LONGEST_NUMBER: Final = 9  # digits
+_SECONDS: Final = re.compile(rb"\d{1,9}(\.\d{1,9})?")

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from amux_asgi.admission import Standing
 from amux_asgi.errors import End, GatewayError
 from amux_asgi.idempotency import Facts, facts_of
 from amux_asgi.quota import Answer
@@ -17,6 +18,7 @@ class Generation(Struct, frozen=True, kw_only=True):
 
     `body` is the reply as it is sent. `cost` is what was charged, in nano-dollars; `None` if nobody said what this
     model costs. `replayed` says that it is the answer to an earlier request with the same idempotency key.
+    `standings` say how the limits stand that it was admitted by; a replay was admitted by none.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Generation(Struct, frozen=True, kw_only=True):
     attempts: int
     cost: int | None
     replayed: bool = False
+    standings: tuple[Standing, ...] = ()
 
 
 class _Error(Struct, frozen=True):

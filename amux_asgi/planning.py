@@ -1,11 +1,13 @@
 """What is to be done for a request: parse it, resolve its model, and find out what it can cost. Nothing is begun."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import count
+from itertools import compress, count
+from operator import not_
 from typing import cast
 
 from msgspec import Struct
 
+from amux_asgi.admission import Admission
 from amux_asgi.document import Body, body_of
 from amux_asgi.errors import (
     GatewayError,
@@ -15,9 +17,9 @@ from amux_asgi.errors import (
     PermissionDeniedError,
 )
 from amux_asgi.explain import parse
+from amux_asgi.health import Health
 from amux_asgi.idempotency import Ask
 from amux_asgi.keys import Principal
-from amux_asgi.models import find
 from amux_asgi.pricing import Prices, Range, dollars
 from amux_asgi.routing import Candidate, Routes
 from amux_asgi.schema import GenerationRequest
@@ -32,17 +34,23 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     `strict` refuses what would have to be changed; `hops` counts the gateways that the request came through;
     `max_cost` (nano-dollars) refuses what could cost more; `paid` says that somebody further out charges for it;
-    `request_id` is a label for the usage row. `ask` is what it claims by an idempotency key, or as an SDK's retry;
-    `gone` tells whether the client has left, so that its retry finds the answer.
+    `mount` is where this app is found, for URLs of hosted pictures; `request_id` is a label for the usage row. `ask` is
+    what it claims by an idempotency key, or as an SDK's retry; `gone` tells whether the client has left, so that its
+    retry finds the answer. `timeout` is for how many seconds the client waits, since `begun` by the gateway's clock,
+    or from now on. `admission` is what an app further out has counted already, and holds.
     """
 
     strict: bool = False
     hops: int = 0
     max_cost: int | None = None
     paid: bool = False
+    mount: str | None = None
     request_id: str | None = None
     ask: Ask | None = None
     gone: Callable[[], Awaitable[bool]] | None = None
+    timeout: float | None = None
+    begun: float | None = None
+    admission: Admission | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -55,6 +63,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     first: Choice
     others: tuple[Candidate, ...]
     cost: Range | None
+    resting: GatewayError | None = None  # nobody can be asked at present: why, and for how long
 
     def unpriced(self) -> GatewayError:
         """Make the refusal of what has no price."""
@@ -66,7 +75,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Planner:
     """Plans requests."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, its parts
         self,
         routes: Routes,
         prices: Prices,
@@ -74,6 +83,7 @@ class Planner:
         default_model: str | None,
         strict: bool,
         random: Callable[[], float],
+        health: Health,
     ) -> None:
         """`random` gives 0 ≤ x < 1."""
         self._routes = routes
@@ -81,6 +91,7 @@ class Planner:
         self._default_model = default_model
         self._strict = strict
         self._random = random
+        self._health = health
         self._turns = count()
 
     def plan(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms) -> Plan:
@@ -103,7 +114,8 @@ class Planner:
             terms=terms,
             first=first,
             others=tuple(candidates[1:]),
-            cost=self._cost(model, candidates, request),
+            cost=self._cost(model, candidates, body, first),
+            resting=self._resting(candidates, body),
         )
         if terms.max_cost is not None:
             _check_most(plan, terms.max_cost)
@@ -116,7 +128,7 @@ class Planner:
         fault: InvalidRequestError | None = None
         for i, candidate in enumerate(candidates):
             try:
-                request = parse(body, find(candidate.model))
+                request = parse(body, candidate.spec)
                 return request, fit(candidate, request, strict=strict), candidates[i:]
             except InvalidRequestError as error:
                 fault = fault or error
@@ -131,18 +143,55 @@ class Planner:
             raise ModelNotFoundError(f"no channel serves the model {quote(name)}", param="model")
         if not principal.may_use(name):
             raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
-        return name, candidates
+        return name, self._open_first(candidates)
 
-    def _cost(self, model: str, candidates: Iterable[Candidate], request: GenerationRequest) -> Range | None:
+    def _open_first(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Put those first that are open, then those that may be asked when nobody is, in their order."""
+        is_open = [self._health.is_open(candidate.seat) for candidate in candidates]
+        if all(is_open):
+            return candidates
+        resting = list(compress(candidates, map(not_, is_open)))
+        resting.sort(key=lambda candidate: not self._health.is_left(candidate.seat))
+        return [*compress(candidates, is_open), *resting]
+
+    def _resting(self, candidates: list[Candidate], body: Body) -> GatewayError | None:
+        """Say why nobody can be asked, if so: of those that could, the first is the one most open."""
+        seat = candidates[0].seat
+        if self._health.is_open(seat) or self._health.is_left(seat):
+            return None
+        kinds = {_kind(candidate): candidate for candidate in candidates}
+        able = {kind for kind, candidate in kinds.items() if _asked(candidate, body) is not None}
+        return self._health.refusal([candidate.seat for candidate in candidates if _kind(candidate) in able])
+
+    def _range(self, model: str, choice: Choice) -> Range | None:
+        candidate = choice.candidate
+        return self._prices.estimate(
+            model, candidate.model, choice.adapted.request, rules=candidate.rules, sure=choice.adapted.sure
+        )
+
+    def _cost(self, model: str, candidates: Iterable[Candidate], body: Body, first: Choice) -> Range | None:
         """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""
-        ranges = [
-            self._prices.estimate(model, upstream, request)
-            for upstream in dict.fromkeys(candidate.model for candidate in candidates)
-        ]
+        kinds = {_kind(candidate): candidate for candidate in candidates}
+        del kinds[_kind(first.candidate)]
+        choices = [first, *(choice for other in kinds.values() if (choice := _asked(other, body)) is not None)]
+        ranges = [self._range(model, choice) for choice in choices]
         if ranges[0] is None:
             return None
         known = [found for found in ranges if found is not None]
         return Range(least=min(found.least for found in known), most=max(found.most for found in known))
+
+
+def _kind(candidate: Candidate) -> tuple[str, str, str, str]:
+    """Give what a request is fitted to: candidates that share it are asked the same."""
+    channel = candidate.channel
+    return channel.adapter.name, candidate.model, candidate.rules, channel.unknown_fields
+
+
+def _asked(candidate: Candidate, body: Body) -> Choice | None:
+    try:
+        return fit(candidate, parse(body, candidate.spec), strict=False)
+    except InvalidRequestError:
+        return None
 
 
 def _check_most(plan: Plan, most: int) -> None:

@@ -1,21 +1,38 @@
 """Ask one candidate after the other, until one delivers or an end forbids another attempt."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from math import inf
+from typing import Final
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amux_asgi.adapt import Adapted, adapt, refuse_changes
-from amux_asgi.errors import End, GatewayError, InvalidRequestError, UpstreamTimeoutError
+from amux_asgi.adapt import adapt, refuse_changes
+from amux_asgi.adapters._base import Fitted
+from amux_asgi.attempts import EXTRA_ATTEMPTS, SHORTEST_TIME, Budget, in_turn, is_free, may_go_on, pause
+from amux_asgi.errors import (
+    End,
+    GatewayError,
+    InvalidRequestError,
+    OverloadedError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+)
 from amux_asgi.explain import parse
-from amux_asgi.models import find
+from amux_asgi.fanout import joined, shares, worst
+from amux_asgi.health import Health
 from amux_asgi.quota import Attempt
 from amux_asgi.redact import hide
-from amux_asgi.routing import EXTRA_ATTEMPTS, Candidate, may_go_on
-from amux_asgi.schema import GenerationRequest, ImagesResponse
+from amux_asgi.resting import signal
+from amux_asgi.routing import Candidate
+from amux_asgi.runtime import Clock, Runtime
+from amux_asgi.schema import NOTHING, GenerationRequest, ImagesResponse
 from amux_asgi.transport.base import Transport
-from amux_asgi.transport.carry import carry
+from amux_asgi.transport.carry import Grow, Sleep, Way, carry
+from amux_asgi.transport.tokens import Tokens
 from amux_asgi.wire import Target
 
 BILLED = "billed"  # the end of an attempt that delivered
@@ -27,25 +44,28 @@ class Choice(Struct, frozen=True):
     """A candidate, and the request in its terms."""
 
     candidate: Candidate
-    adapted: Adapted
+    adapted: Fitted
 
 
 class Sending(Struct, frozen=True, kw_only=True):
     """What is to be sent: the valid request, whom to ask first, and who may follow.
 
     `attempts` is filled as they end, also when nothing is delivered; `deadline` is by the sender's clock; `fits` tells
-    whether another candidate may be asked at all.
+    whether another candidate may be asked at all. `key` is whose turn it is where requests must wait; `grow` counts the
+    bytes that come.
     """
 
     id: str
     request: GenerationRequest
     first: Choice
-    others: Iterator[Candidate]
-    fits: Callable[[Candidate], bool]
+    others: Sequence[Candidate]
+    fits: Callable[[Choice], bool]
     strict: bool
     hops: int
     deadline: float
     attempts: list[Attempt]
+    key: str = ""
+    grow: Grow | None = None
 
 
 class Sent(Struct, frozen=True):
@@ -58,66 +78,220 @@ class Sent(Struct, frozen=True):
 class Sender:
     """Sends, each attempt within its channel's time, at most `max_answer` bytes for each picture asked."""
 
-    def __init__(self, *, clock: Callable[[], float], max_answer: int) -> None:
+    def __init__(  # noqa: PLR0913, its parts
+        self,
+        *,
+        tokens: Tokens,
+        health: Health,
+        clock: Clock,
+        sleep: Sleep,
+        random: Callable[[], float],
+        max_answer: int,
+        patience: float,
+    ) -> None:
+        """`patience` is how many seconds a request usually has."""
+        self._tokens = tokens
+        self._health = health
+        self._budget = Budget(clock)
         self._clock = clock
+        self._sleep = sleep
+        self._random = random
         self._max_answer = max_answer
+        self._patience = patience
 
-    async def send(self, sending: Sending, transports: Mapping[str, Transport]) -> Sent:
-        """Deliver pictures.
+    async def send(self, sending: Sending, runtime: Runtime) -> Sent:
+        """Deliver pictures, at least one.
 
         Raises:
             GatewayError: how the last attempt ended, with the number of attempts and its channel.
         """
-        choice = sending.first
+        others = list(sending.others)
+        candidates = (sending.first.candidate, *others)
+        choice = self._enter(sending, candidates, others) or self._enter(sending, candidates, others, last=True)
+        if choice is None:
+            raise self._health.refusal([candidate.seat for candidate in candidates])
+        self._budget.earn(_asks(choice))
+        extra = 1
         while True:
             try:
-                images = await self._attempt(choice, sending, transports)
+                return Sent(await self._ask_all(choice, sending, runtime), choice)
             except GatewayError as error:
-                self._note(sending, choice, error)
-                following = self._next(sending, choice, error)
+                following = await self._again(sending, choice, others, error, extra)
                 if following is None:
+                    self._tell(error, sending)
                     raise
-                choice = following
-            except BaseException:  # cut off, or a bug: it may have been paid
-                unknown = Attempt(channel=choice.candidate.channel.name, end=End.UNKNOWN.value)
-                sending.attempts.append(unknown)
-                raise
-            else:
-                sending.attempts.append(Attempt(channel=choice.candidate.channel.name, end=BILLED))
-                return Sent(_cut(images, choice.adapted.request.n or 1, sending.id), choice)
+            choice, extra = following, extra + 1
 
-    async def _attempt(self, choice: Choice, sending: Sending, transports: Mapping[str, Transport]) -> ImagesResponse:
+    async def _ask_all(self, choice: Choice, sending: Sending, runtime: Runtime) -> ImagesResponse:
+        """Ask at once for what the model makes at once, otherwise several times side by side.
+
+        What was made is delivered, however the other asks ended: they are not sent again.
+        """
+        try:
+            runtime.places[choice.candidate.channel.name].check(sending.key, left=self._left(sending))
+        except GatewayError as error:  # nobody was asked, so this is no attempt
+            error.attempts, error.generation = len(sending.attempts), sending.id
+            raise
+        parts = shares(choice.adapted.request.n or 1, choice.adapted.per_ask)
+        if len(parts) == 1:
+            return await self._ask(choice, sending, runtime, arrived=self._clock())
+        outcomes: dict[int, ImagesResponse | Exception] = {}
+
+        async def part(offset: int, number: int) -> None:
+            request = replace(choice.adapted.request, n=number)
+            share = Choice(choice.candidate, replace(choice.adapted, request=request))
+            try:
+                outcomes[offset] = await self._ask(share, sending, runtime, offset=offset)
+            except Exception as error:  # noqa: BLE001, raised again below, in our order
+                outcomes[offset] = error
+
+        async with anyio.create_task_group() as tasks:
+            for offset, number in zip(accumulate(parts, initial=0), parts, strict=False):
+                tasks.start_soon(part, offset, number)
+        ended = [outcomes[offset] for offset in sorted(outcomes)]
+        if made := [outcome for outcome in ended if isinstance(outcome, ImagesResponse)]:
+            return joined(made)
+        error = worst([outcome for outcome in ended if isinstance(outcome, Exception)])
+        if isinstance(error, GatewayError):
+            error.attempts = len(sending.attempts)  # the last of them has ended by now
+        raise error
+
+    async def _ask(
+        self, choice: Choice, sending: Sending, runtime: Runtime, *, offset: int = 0, arrived: float = inf
+    ) -> ImagesResponse:
+        """Ask once, unless others have failed there since it `arrived`, and keep how it ended."""
+        channel = choice.candidate.channel
+        try:
+            async with runtime.places[channel.name].place(sending.key, left=self._left(sending)):
+                self._check(choice.candidate, arrived)
+                images = await self._reported(choice, sending, runtime.transports[channel.name], offset)
+        except GatewayError as error:
+            self._note(sending, choice, error)
+            raise
+        except BaseException:  # cut off, or a bug: it may have been paid
+            sending.attempts.append(Attempt(channel=channel.name, end=End.UNKNOWN.value))
+            raise
+        sending.attempts.append(Attempt(channel=channel.name, end=BILLED))
+        return _cut(images, choice.adapted.request.n or 1, sending.id)
+
+    def _check(self, candidate: Candidate, arrived: float) -> None:
+        """Check that it still makes sense to ask, after a wait for a place."""
+        if self._health.rested_since(candidate.seat, arrived):
+            raise UpstreamUnavailableError("the upstream failed others meanwhile", end=End.NEVER_SENT)
+
+    async def _reported(self, choice: Choice, sending: Sending, transport: Transport, offset: int) -> ImagesResponse:
+        """Carry it out, and keep what its end tells about who was asked."""
+        candidate, begun = choice.candidate, self._clock()
+        channel = candidate.channel
+        timeout = min(channel.timeout, self._left(sending) + SHORTEST_TIME)
+        try:
+            images = await self._carry(choice, sending, transport, offset)
+        except GatewayError as error:
+            said = signal(error, token=candidate.credential in channel.exchanges)
+            short = timeout < min(channel.timeout, self._patience) / 2  # too short to blame the upstream
+            if error.end is End.FINAL:
+                self._health.answered(candidate.seat, begun)
+            if said and not channel.adapter.staged and not (short and isinstance(error, UpstreamTimeoutError)):
+                self._health.failed(candidate.seat, begun, said)
+            raise
+        self._health.delivered(candidate.seat, begun)
+        return images
+
+    def _left(self, sending: Sending) -> float:
+        """Give for how many seconds an attempt may still wait until it begins.
+
+        Raises:
+            UpstreamTimeoutError: it must not begin any more: it could only be paid for and cut off.
+        """
+        left = sending.deadline - self._clock() - SHORTEST_TIME
+        if left < 0:
+            raise UpstreamTimeoutError("too little time is left for an upstream to be asked", end=End.NEVER_SENT)
+        return left
+
+    async def _carry(self, choice: Choice, sending: Sending, transport: Transport, offset: int) -> ImagesResponse:
         candidate, request = choice.candidate, choice.adapted.request
         channel = candidate.channel
         timeout = min(channel.timeout, sending.deadline - self._clock())
-        if timeout <= 0:
-            raise UpstreamTimeoutError("the deadline passed before an upstream could be asked", end=End.NEVER_SENT)
-        target = Target(base_url=channel.base_url, model=candidate.model, options=channel.options)
-        return await carry(
-            channel.adapter.generate(target, request),
-            transports[channel.name],
+        target = Target(
+            base_url=channel.base_url,
+            model=candidate.model,
+            options=channel.options,
+            offset=offset,
+            rules=candidate.rules,
+        )
+        way = Way(
+            transport=transport,
             sign=channel.adapter.sign,
             credential=candidate.credential,
-            hosts=channel.adapter.hosts,
             base_url=channel.base_url,
+            hosts=channel.adapter.hosts,
             headers={**channel.headers, "x-amux-hop": str(sending.hops + 1)},
-            timeout=timeout,
             cap=self._max_answer * (request.n or 1),
+            sleep=self._sleep,
+            random=self._random,
+            grow=sending.grow,
         )
+        begin = channel.exchanges.get(candidate.credential)
+        async with self._tokens.shown(candidate.credential, begin, transport, timeout=timeout) as credential:
+            flow = channel.adapter.generate(target, request)
+            left = min(timeout, self._left(sending) + SHORTEST_TIME)
+            return await carry(flow, replace(way, credential=credential), timeout=left)
 
-    def _next(self, sending: Sending, before: Choice, error: GatewayError) -> Choice | None:
-        """Find who may be asked next; a candidate that cannot be asked this is passed over."""
-        if len(sending.attempts) > EXTRA_ATTEMPTS or not may_go_on(error.end, before.candidate.channel):
+    async def _again(
+        self, sending: Sending, before: Choice, others: list[Candidate], error: GatewayError, extra: int
+    ) -> Choice | None:
+        """Find who may be asked next, if anybody may, and wait a moment."""
+        if extra > EXTRA_ATTEMPTS or not may_go_on(error.end, before.candidate.channel):
             return None
-        for candidate in sending.others:
-            if not sending.fits(candidate):
+        if not others or sending.deadline - self._clock() < SHORTEST_TIME:
+            return None
+        if not isinstance(error, OverloadedError):  # that is told at once, or somebody else has a place now
+            await self._sleep(pause(extra, self._random))
+        ordered = in_turn(others, before.candidate, error, extra=extra)
+        return self._enter(sending, ordered, others, free=is_free(error), again=True)
+
+    def _enter(  # noqa: PLR0913, what makes a candidate fit
+        self,
+        sending: Sending,
+        candidates: Iterable[Candidate],
+        others: list[Candidate],
+        *,
+        again: bool = False,
+        free: bool = True,
+        last: bool = False,
+    ) -> Choice | None:
+        """Take the first that can be asked this now; a retry has to be afforded, in time and, unless free, in number.
+
+        It is no longer one of the others.
+        """
+        for candidate in candidates:
+            is_open = self._health.is_open(candidate.seat) or (last and self._health.is_left(candidate.seat))
+            if not is_open or (choice := self._choice(sending, candidate)) is None:
                 continue
-            try:
-                request = parse(sending.request, find(candidate.model))
-                return fit(candidate, request, strict=sending.strict)
-            except InvalidRequestError:
+            if again and sending.deadline - self._clock() < max(SHORTEST_TIME, self._health.usual(candidate.seat)):
                 continue
+            if not free and not self._budget.spend(_asks(choice)):
+                return None
+            self._health.enter(candidate.seat, last=last)
+            others[:] = [other for other in others if other is not candidate]
+            return choice
         return None
+
+    def _choice(self, sending: Sending, candidate: Candidate) -> Choice | None:
+        """Say the request in a candidate's terms, if it can be asked this."""
+        if candidate is sending.first.candidate:
+            return sending.first
+        try:
+            choice = fit(candidate, parse(sending.request, candidate.spec), strict=sending.strict)
+        except InvalidRequestError:
+            return None
+        return choice if sending.fits(choice) else None
+
+    def _tell(self, error: GatewayError, sending: Sending) -> None:
+        """Say when another request makes sense, if nobody can be asked before."""
+        wait = self._health.wait(other.seat for other in (sending.first.candidate, *sending.others))
+        if wait and error.retry is not False and (error.retry_after is not None or error.status in _GATEWAY_FAULTS):
+            error.retry_after = wait
 
     def _note(self, sending: Sending, choice: Choice, error: GatewayError) -> None:
         """Keep how an attempt ended, and tell the operator; what the client did wrong is no warning."""
@@ -138,16 +312,26 @@ def fit(candidate: Candidate, request: GenerationRequest, *, strict: bool) -> Ch
     Raises:
         InvalidRequestError: the candidate cannot be asked this; strict, not exactly this.
     """
-    adapted = adapt(request, candidate.channel, find(candidate.model))
+    adapted = adapt(request, candidate, candidate.spec)
     if strict:
         refuse_changes(adapted.changes)
     return Choice(candidate, adapted)
 
 
+def _asks(choice: Choice) -> int:
+    return len(shares(choice.adapted.request.n or 1, choice.adapted.per_ask))
+
+
 def _cut(images: ImagesResponse, wanted: int, generation: str) -> ImagesResponse:
-    """Keep what was asked for."""
-    if len(images.data) > wanted:
-        logger.warning(
-            "%s: the upstream made %d pictures of %d asked; the rest is cut off", generation, len(images.data), wanted
-        )
-    return replace(images, data=images.data[:wanted])
+    """Keep what was asked for; tokens of what is cut off are nobody's, so the rest is priced by its pictures."""
+    if len(images.data) <= wanted:
+        return images
+    logger.warning(
+        "%s: the upstream made %d pictures of %d asked; the rest is cut off", generation, len(images.data), wanted
+    )
+    return replace(images, data=images.data[:wanted], usage=NOTHING)
+
+
+MAYBE_PAID: Final = (BILLED, End.UNKNOWN.value)
+"""Ends of attempts that nobody can take back."""
+_GATEWAY_FAULTS: Final = (502, 503)
