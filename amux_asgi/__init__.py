@@ -2,18 +2,29 @@
 
 from amux_asgi.adapters._base import Adapter, bearer, header
 from amux_asgi.admin import AdminApp, admin_app
+from amux_asgi.admission import Limiter, Rule, rules
 from amux_asgi.app import ImagesApp, images_app
 from amux_asgi.build import channel, fixed_keys
 from amux_asgi.charging import charge
-from amux_asgi.config import ChannelConfig, Config, GatewayConfig, KeyConfig, ModelConfig, PriceConfig
+from amux_asgi.config import (
+    ChannelConfig,
+    Config,
+    GatewayConfig,
+    KeyConfig,
+    LimitsConfig,
+    ModelConfig,
+    PriceConfig,
+)
 from amux_asgi.database import Database
 from amux_asgi.errors import ConfigError, GatewayError
 from amux_asgi.gateway import Estimate, Gateway
 from amux_asgi.generation import Generation
 from amux_asgi.keys import KeyStore, Principal
 from amux_asgi.lifespans import combine_lifespans
+from amux_asgi.limit_store import Limits
 from amux_asgi.middleware.auth import AuthMiddleware, anyone, from_user, outer
 from amux_asgi.middleware.errors import ErrorMiddleware, reraise
+from amux_asgi.middleware.limit import LimitMiddleware, by_account, by_address, by_key
 from amux_asgi.middleware.passthrough import Passthrough, PassthroughMiddleware
 from amux_asgi.middleware.quota import QuotaMiddleware
 from amux_asgi.planning import Terms
@@ -42,6 +53,10 @@ __all__ = [
     "KeyConfig",
     "KeyStore",
     "Ledger",
+    "LimitMiddleware",
+    "Limiter",
+    "Limits",
+    "LimitsConfig",
     "MemoryLedger",
     "ModelConfig",
     "Passthrough",
@@ -49,10 +64,14 @@ __all__ = [
     "PriceConfig",
     "Principal",
     "QuotaMiddleware",
+    "Rule",
     "Terms",
     "admin_app",
     "anyone",
     "bearer",
+    "by_account",
+    "by_address",
+    "by_key",
     "channel",
     "charge",
     "combine_lifespans",
@@ -63,4 +82,5 @@ __all__ = [
     "outer",
     "principal_of",
     "reraise",
+    "rules",
 ]

@@ -7,32 +7,43 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlsplit
 
+import anyio
+from anyio import to_thread
 from msgspec.structs import replace
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import Adapter
-from amux_asgi.build import channels_of, check_gateway, check_priced, keys_of, openings_of, prices_of
+from amux_asgi.admin import admin_app
+from amux_asgi.admission import Limiter
+from amux_asgi.build_limits import limits_of
+from amux_asgi.build_pictures import pictures_of
 from amux_asgi.config import ChannelConfig, Config, KeyConfig, PriceConfig, load
 from amux_asgi.database import Database
-from amux_asgi.endpoints import nothing_here, routes
 from amux_asgi.errors import ConfigError
-from amux_asgi.gateway import Gateway, Settings
-from amux_asgi.keys import KeysInTurn, KeyStore
-from amux_asgi.middleware.auth import Authenticate, AuthMiddleware
+from amux_asgi.gateway import Gateway
+from amux_asgi.health import Health
+from amux_asgi.hosted import HostedPictures, picture_routes
+from amux_asgi.keys import KeyStore
+from amux_asgi.limit_store import opener_of
+from amux_asgi.live import ChannelState, states
+from amux_asgi.middleware.auth import Authenticate
 from amux_asgi.middleware.errors import ErrorMiddleware
-from amux_asgi.plugins import load as load_attribute
+from amux_asgi.places import PlacesState
+from amux_asgi.probes import Probes
 from amux_asgi.quota import Ledger, Opening
-from amux_asgi.routing import Channel, Routes
-from amux_asgi.runtime import OpenStores, Runtimes, Stores, forgetful, in_memory, on_asyncio
-from amux_asgi.transport.asgi import open_app
-from amux_asgi.transport.base import Open, Transport
-from amux_asgi.transport.httpx import Client, open_httpx2, own_client
+from amux_asgi.reloading import Watch, with_what_stays
+from amux_asgi.runtime import OpenStores, Runtimes, Stores, forgetful, in_memory
+from amux_asgi.setup import Facts, Parts, Setup, known, usual
+from amux_asgi.transport.base import Open
+from amux_asgi.transport.carry import Sleep
+from amux_asgi.transport.fetch import PUBLIC, Fetcher, FetchPolicy
+from amux_asgi.transport.httpx import Client, own_client
+from amux_asgi.transport.tokens import Tokens
 
 CONFIG_VARIABLE: Final = "AMUX_CONFIG"
+ADMIN_VARIABLE: Final = "AMUX_ADMIN_SECRET"
 
 
 class ImagesApp:
@@ -42,19 +53,59 @@ class ImagesApp:
     """
 
     def __init__(
-        self, gateway: Gateway, runtimes: Runtimes, config: Config, stack: Callable[[ASGIApp], ASGIApp]
+        self,
+        parts: Parts,
+        setup: Setup,
+        runtimes: Runtimes,
+        *,
+        file: str | None,
+        read: Callable[[], Config],
     ) -> None:
-        self.gateway = gateway
-        self.config = config
+        """`file`, if there is one, is watched; `read` reads it anew."""
+        self._parts = parts
+        self._setup = setup
         self._runtimes = runtimes
-        settings = config.gateway
-        router = Router(
-            routes(gateway, longest=settings.max_body, timeout=settings.body_timeout, reveal=settings.reveal),
-            redirect_slashes=False,
-            default=nothing_here,
-            lifespan=self.lifespan,
-        )
-        self._app = stack(router)
+        self._read = read
+        self._file = file
+        self._watch: Watch | None = None  # while it runs
+        hosted = HostedPictures(runtimes.picture, now=_seconds(parts.now))
+        self._probes = Probes(runtimes, parts.health, clock=parts.clock)
+        outside = [*picture_routes(hosted), *self._probes.routes()]
+        self._router = Router(outside, redirect_slashes=False, default=self._newest, lifespan=self.lifespan)
+        self._app = ErrorMiddleware(self._router)
+
+    @property
+    def gateway(self) -> Gateway:
+        """Give the gateway of the newest version of the configuration; ask each time, and a reload is seen."""
+        return self._setup.gateway
+
+    @property
+    def config(self) -> Config:
+        """Give the newest version of the configuration."""
+        return self._setup.facts.config
+
+    @property
+    def openings(self) -> tuple[Opening, ...]:
+        """Give the wallets that it wants."""
+        return self._setup.facts.openings
+
+    @property
+    def probed(self) -> bool:
+        """Tell whether anybody ever asked `/readyz`, and would so learn of a `stop`."""
+        return self._probes.asked
+
+    def channels(self) -> list[ChannelState]:
+        """Say what each channel does now, as seen from this event loop."""
+        home = self._runtimes.current
+        places: Mapping[str, PlacesState] = {} if home is None else home.wires.snapshot()
+        return list(states(self._setup.facts.channels, places, self._parts.health.snapshot()))
+
+    def stop(self) -> None:
+        """Say at `/readyz` from now on that this process is stopping, and let the grace time begin.
+
+        Requests are served as before. For a server that calls it at SIGTERM, as the standalone one does.
+        """
+        self._runtimes.stop()
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002, a lifespan gets its app
         """Run the gateway while entered: `Starlette(..., lifespan=images.lifespan)`.
@@ -63,14 +114,50 @@ class ImagesApp:
         """
         return self._running()
 
+    def mount(self, path: str, app: ASGIApp) -> None:
+        """Serve another app at a path of this one's, outside of its keys."""
+        self._router.mount(path, app)
+
+    async def reload(self) -> None:
+        """Read the configuration's file now, also unchanged; one that cannot work is logged, and changes nothing.
+
+        Without a file, or where the lifespan is not entered, there is nothing to do.
+        """
+        if self._watch is not None:
+            await self._watch.look(anyway=True)
+
     @asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:
-        async with self._runtimes.running():
-            yield
+        async with self._runtimes.running() as home:
+            if self._file is None or self._watch is not None:
+                yield
+                return
+            watch = self._watch = Watch(self._file, self.config.text, self._renew)
+            home.start(watch.run, self._parts.sleep)
+            try:
+                yield
+            finally:
+                self._watch = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         await self._app(scope, receive, send)
+
+    async def _newest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request by the version that is the newest now, whatever comes meanwhile."""
+        await self._setup.app(scope, receive, send)
+
+    async def _renew(self) -> None:
+        """Take the file over: checked and opened first, then swapped in one step."""
+        facts = await to_thread.run_sync(self._read_anew)
+        if self._parts.database is not None:
+            async with self._parts.database.opened() as stores:
+                await stores.open_wallets(facts.openings)
+        await self._runtimes.renew(facts.lines)
+        self._setup = self._parts.setup(facts, self._runtimes)  # nothing runs between this and the line before
+
+    def _read_anew(self) -> Facts:
+        return self._parts.facts(with_what_stays(self.config, self._read()))
 
 
 def images_app(  # noqa: PLR0913, every part can be given
@@ -81,58 +168,82 @@ def images_app(  # noqa: PLR0913, every part can be given
     prices: Mapping[str, PriceConfig] | None = None,
     database: Database | str | None = None,
     ledger: Ledger | None = None,
+    limiter: Limiter | None = None,
     authenticate: Authenticate | None = None,
     adapters: Iterable[Adapter] = (),
     apps: Mapping[str, ASGIApp] | None = None,
     transport: Open | Client | None = None,
+    fetch: FetchPolicy = PUBLIC,
     clock: Callable[[], float] = time.monotonic,
+    sleep: Sleep = anyio.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     random: Callable[[], float] = chance.random,
 ) -> ImagesApp:
     """Make the gateway from a TOML file, from a `Config`, or from parts, which replace those of the configuration.
 
-    Reads the configuration and does nothing else: opens no file, socket, thread or lock. `adapters` come beside those
-    that ship; `database` keeps money and keys, or a `ledger` of yours keeps the money alone; `apps` are ASGI apps of
-    yours that answer at `asgi://NAME/...`; `transport` carries the asks to all other upstreams: an `AsyncClient` of
-    httpx or httpx2, which stays yours to close, or what opens a `Transport`; `clock` is monotonic, `now` the wall
-    clock.
+    Reads the configuration, with the files that it says hold credentials, and does nothing else: opens no socket,
+    thread or lock. A file is looked at once a second while the lifespan runs, and what changed is taken over.
+    `adapters` come beside those that ship; `database` keeps money and keys, or a `ledger` of yours keeps the money
+    alone; `limiter` counts the limits: a `Limits(...)` that a `LimitMiddleware` in front may share, or one of yours;
+    `apps` are ASGI apps of yours that answer at `asgi://NAME/...`; `transport` carries the asks to all other upstreams:
+    an `AsyncClient` of httpx or httpx2, which stays yours to close, or what opens a `Transport`; `fetch` says from
+    where pictures are fetched; `clock` is monotonic, `now` the wall clock, `sleep` waits between two looks at work that
+    a vendor does in the background.
 
     Raises:
         ConfigError: it cannot work, or nobody said who may call.
     """
-    told = _told(config, channels=channels, keys=keys, prices=prices, database=database)
-    check_gateway(told)
-    serving = channels_of(told, ADAPTERS | {adapter.name: adapter for adapter in adapters})
-    priced = prices_of(told)
-    check_priced(told, serving, priced)
-    usual = _usual(told) if transport is None else transport if callable(transport) else own_client(transport)
-    milliseconds = _milliseconds(now)
+
+    def read() -> Config:
+        return _told(config, channels=channels, keys=keys, prices=prices, database=database)
+
+    told = read()
+    milliseconds, seconds = _milliseconds(now), _seconds(now)
     kept = _database(told, database, clock, milliseconds)
-    stores = _stores(kept, ledger, openings_of(told), clock=clock, now=milliseconds)
-    runtimes = Runtimes(_openers(serving, usual, apps or {}), stores=stores, grace=told.gateway.grace)
-    gateway = Gateway(
-        Routes(serving), runtimes, _settings(told), prices=priced, clock=clock, now=milliseconds, random=random
+    parts = Parts(
+        adapters=known(adapters),
+        apps=apps or {},
+        usual=usual(told) if transport is None else transport if callable(transport) else own_client(transport),
+        keys=keys if isinstance(keys, KeyStore) else None,
+        database=kept,
+        authenticate=authenticate,
+        fetcher=Fetcher(fetch),
+        tokens=Tokens(clock=clock, now=milliseconds),
+        health=Health(clock=clock, random=random),
+        clock=clock,
+        sleep=sleep,
+        now=now,
+        milliseconds=milliseconds,
+        random=random,
+        in_process={},
     )
-    store = keys if isinstance(keys, KeyStore) else _keys(told, kept if authenticate is None else None, now)
-    if store is None and authenticate is None:
-        raise told.fault(
-            ("keys",),
-            "nobody said who may call: add a key (`amux-asgi key` makes one), or a database of keys, or give "
-            "images_app() `authenticate=`: a function of yours, `from_user(...)`, `outer` or `anyone`",
-        )
-
-    def stack(app: ASGIApp) -> ASGIApp:
-        return ErrorMiddleware(AuthMiddleware(app, keys=store, authenticate=authenticate))
-
-    return ImagesApp(gateway, runtimes, told, stack)
+    facts = parts.facts(told)
+    runtimes = Runtimes(
+        facts.lines,
+        stores=_stores(kept, ledger, lambda: images.openings, clock=clock, now=milliseconds),
+        pictures=pictures_of(told, now=seconds),
+        limiter=opener_of(limits_of(told, clock) if limiter is None else limiter),
+        grace=told.gateway.grace,
+        max_in_flight=told.gateway.max_in_flight,
+        clock=clock,
+    )
+    images = ImagesApp(parts, parts.setup(facts, runtimes), runtimes, file=told.file, read=read)
+    return images
 
 
 def from_environment() -> ImagesApp:
-    """Make the gateway from the file that the variable `AMUX_CONFIG` names, as each worker of a server does."""
+    """Make the gateway from the file that the variable `AMUX_CONFIG` names, as each worker of a server does.
+
+    Where the variable `AMUX_ADMIN_SECRET` is set, whoever shows it sees at `/admin/channels` what the channels do.
+    """
     path = os.environ.get(CONFIG_VARIABLE)
     if path is None:
         raise ConfigError(f"the variable {CONFIG_VARIABLE} is not set; it names the configuration file")
-    return images_app(path)
+    images = images_app(path)
+    secret = os.environ.get(ADMIN_VARIABLE)
+    if secret:
+        images.mount("/admin", admin_app(None, secret=secret, images=images))
+    return images
 
 
 def _told(
@@ -170,18 +281,10 @@ def _database(
         raise config.fault(("gateway", "database"), str(exc)) from exc
 
 
-def _keys(config: Config, database: Database | None, now: Callable[[], datetime]) -> KeyStore | None:
-    """Take the keys of the configuration first, then those of the database."""
-    fixed = keys_of(config, now) if config.keys else None
-    if database is None or fixed is None:
-        return fixed if database is None else database.keys
-    return KeysInTurn(fixed, database.keys)
-
-
 def _stores(
     database: Database | None,
     ledger: Ledger | None,
-    openings: Iterable[Opening],
+    openings: Callable[[], Iterable[Opening]],
     *,
     clock: Callable[[], float],
     now: Callable[[], int],
@@ -193,11 +296,11 @@ def _stores(
     return forgetful(clock=clock, now=now) if ledger is None else in_memory(ledger, clock=clock, now=now)
 
 
-def _in_database(database: Database, openings: Iterable[Opening]) -> OpenStores:
+def _in_database(database: Database, openings: Callable[[], Iterable[Opening]]) -> OpenStores:
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Stores]:
         async with database.opened() as stores:
-            await stores.open_wallets(openings)
+            await stores.open_wallets(openings())
             yield stores
 
     return opened
@@ -207,47 +310,5 @@ def _milliseconds(now: Callable[[], datetime]) -> Callable[[], int]:
     return lambda: int(now().timestamp() * 1000)
 
 
-def _settings(config: Config) -> Settings:
-    told = config.gateway
-    return Settings(
-        default_model=told.default_model, timeout=told.timeout, max_answer=told.max_answer, strict=told.strict
-    )
-
-
-def _openers(channels: Iterable[Channel], usual: Open, apps: Mapping[str, ASGIApp]) -> dict[str, Open]:
-    """Say how each channel's transport is opened; channels of one app, and all others, share theirs."""
-    in_process: dict[str, Open] = {}
-    openers: dict[str, Open] = {}
-    for channel in channels:
-        url = urlsplit(channel.base_url)
-        if url.scheme != "asgi":
-            openers[channel.name] = usual
-            continue
-        name = url.netloc
-        if name not in in_process:
-            in_process[name] = open_app(apps[name] if name in apps else load_attribute(":".join(name.rsplit(".", 1))))
-        openers[channel.name] = in_process[name]
-    return openers
-
-
-def _usual(config: Config) -> Open:
-    match config.gateway.transport:
-        case "httpx2":
-            return open_httpx2
-        case "aiohttp":
-            return _aiohttp()
-        case _:
-            return _fastest
-
-
-def _aiohttp() -> Open:
-    opener: Open = load_attribute("amux_asgi.transport.aiohttp:open_aiohttp")
-    return opener
-
-
-def _fastest() -> AbstractAsyncContextManager[Transport]:
-    """Open aiohttp where it is installed and the event loop is asyncio's, otherwise httpx2."""
-    try:
-        return _aiohttp()() if on_asyncio() else open_httpx2()
-    except ConfigError:
-        return open_httpx2()
+def _seconds(now: Callable[[], datetime]) -> Callable[[], float]:
+    return lambda: now().timestamp()

@@ -5,17 +5,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec.structs import replace
 
 from amux_asgi import plugins
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import Adapter
+from amux_asgi.build_limits import key_rules
+from amux_asgi.catalogue._base import ImagePrices, TokenPrices
 from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig, PriceConfig
+from amux_asgi.credentials import exchanges_of, read_credentials
 from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
-from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices
+from amux_asgi.models import CATALOGUE
 from amux_asgi.pricing import NANO, Priced, Prices, parse_dollars
 from amux_asgi.quota import Opening, account_wallet, budget_wallet
 from amux_asgi.routing import Channel
@@ -38,7 +42,9 @@ def check_gateway(config: Config) -> None:
         _check_seconds(config, ("gateway", name), getattr(gateway, name))
     if gateway.grace != 0:
         _check_seconds(config, ("gateway", "grace"), gateway.grace)
-    for name in ("max_body", "max_answer"):
+    if gateway.drain != 0:
+        _check_seconds(config, ("gateway", "drain"), gateway.drain)
+    for name in ("max_body", "max_answer", "max_in_flight"):
         if not getattr(gateway, name) > 0:
             raise config.fault(("gateway", name), "must be above zero")
     for i, network in enumerate(gateway.trusted_proxies):
@@ -121,7 +127,7 @@ def check_priced(config: Config, channels: Iterable[Channel], prices: Prices) ->
         model
         for channel in channels
         for model, upstream in channel.models.items()
-        if not prices.can_be_held(model, upstream)
+        if not prices.can_be_held(model, upstream, rules=channel.rules.get(model, upstream))
     }
     for i, key in enumerate(config.keys):
         if key.balance is None and key.budget is None:
@@ -167,9 +173,11 @@ def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str,
     if not 1 <= told.weight <= HEAVIEST:
         raise config.fault((*where, "weight"), f"must be from 1 to {HEAVIEST}")
     _check_seconds(config, (*where, "timeout"), told.timeout)
-    if told.options:
-        raise config.fault((*where, "options"), f"the adapter {adapter.name!r} takes no options; leave them out")
+    if not 1 <= told.concurrency <= HEAVIEST:
+        raise config.fault((*where, "concurrency"), f"must be from 1 to {HEAVIEST}")
     base_url = _base_url(config, where, told, adapter)
+    told = replace(told, credentials=read_credentials(config, where, told.credentials))
+    exchanges = exchanges_of(config, where, told.credentials, adapter)
     _check_credentials(config, where, told, adapter, base_url)
     _check_headers(config, where, told)
     return Channel(
@@ -177,14 +185,36 @@ def _channel(config: Config, i: int, told: ChannelConfig, adapters: Mapping[str,
         adapter=adapter,
         base_url=base_url,
         models=_models(config, where, told),
+        rules=_rules(config, where, told, adapter),
         credentials=told.credentials,
+        exchanges=exchanges,
         priority=told.priority,
         weight=told.weight,
         timeout=told.timeout,
         unknown_fields=told.unknown_fields,
         on_unknown=told.on_unknown,
+        concurrency=told.concurrency,
+        rehost=told.rehost,
+        options=_options(config, (*where, "options"), told, adapter),
         headers={name.lower(): value for name, value in told.headers.items()},
     )
+
+
+def _options(config: Config, where: Where, told: ChannelConfig, adapter: Adapter) -> Any:  # noqa: ANN401, the adapter's own
+    if adapter.options is None:
+        if told.options:
+            raise config.fault(where, f"the adapter {adapter.name!r} takes no options; leave them out")
+        return None
+    known = adapter.options.__struct_fields__
+    for name in told.options:
+        if name not in known:
+            raise config.fault((*where, name), f"there is no such option; known are {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert(dict(told.options), adapter.options)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at ")
+        inside = path.strip("`$").split(".")[1:]
+        raise config.fault((*where, *inside), f"{message[:1].lower()}{message[1:]}") from exc
 
 
 def _check_seconds(config: Config, where: Where, seconds: float) -> None:
@@ -201,6 +231,22 @@ def _models(config: Config, where: Where, told: ChannelConfig) -> dict[str, str]
             (*where, "models"), "a model's name is empty, or holds blanks at an end or unprintable characters"
         )
     return models
+
+
+def _rules(config: Config, where: Where, told: ChannelConfig, adapter: Adapter) -> dict[str, str]:
+    """Say by which row of the catalogue a model goes, where that is not the upstream's name."""
+    rules: dict[str, str] = {}
+    for model in told.models:
+        name, upstream = _name(model), model.upstream if isinstance(model, ModelConfig) else model
+        like = model.like if isinstance(model, ModelConfig) else None
+        if like is not None and like not in CATALOGUE:
+            close = get_close_matches(like, list(CATALOGUE), n=1)
+            hint = f"do you mean {close[0]!r}?" if close else "leave 'like' out"
+            raise config.fault((*where, "models"), f"the catalogue knows no model {like!r}; {hint}")
+        known = upstream.lower() if upstream.lower() in CATALOGUE else name if adapter.free_names else upstream
+        if (found := like or (upstream if upstream in CATALOGUE else known)) != upstream:
+            rules[name] = found
+    return rules
 
 
 def _base_url(config: Config, where: Where, told: ChannelConfig, adapter: Adapter) -> str:
@@ -225,8 +271,6 @@ def _check_credentials(config: Config, where: Where, told: ChannelConfig, adapte
     where = (*where, "credentials")
     if adapter.needs_credential and not told.credentials:
         raise config.fault(where, f"the adapter {adapter.name!r} needs a credential; give at least one")
-    if not all(_CREDENTIAL.fullmatch(credential) for credential in told.credentials):
-        raise config.fault(where, "a credential is empty, or holds a blank or a character that HTTP does not allow")
     parts = urlsplit(base_url)
     if told.credentials and parts.scheme == "http" and not _is_near(parts.hostname or ""):
         raise config.fault(where, "a credential would cross the network unencrypted; use https in 'base_url'")
@@ -250,7 +294,8 @@ def _key(config: Config, i: int, told: KeyConfig) -> FixedKey:
         raise config.fault((*where, "expires"), "say the offset too, as in 2027-01-01T00:00:00Z")
     for j, network in enumerate(told.networks or ()):
         _check_network(config, (*where, "networks", j), network)
-    return FixedKey(digest=digest_of(told.key), principal=_principal(told), expires=told.expires)
+    principal = replace(_principal(told), limits=key_rules(config, i, told))
+    return FixedKey(digest=digest_of(told.key), principal=principal, expires=told.expires)
 
 
 def _principal(told: KeyConfig) -> Principal:

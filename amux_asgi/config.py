@@ -1,6 +1,7 @@
 """The configuration: TOML read into typed objects, which can also be written in code."""
 
 import difflib
+import io
 import os
 import re
 import tomllib
@@ -22,13 +23,20 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """`[gateway]`: times in seconds, sizes in bytes."""
 
     database: str | None = None  # a URL; without one, money is in memory and nobody has a balance
+    limits: str = "memory://"  # a URL, where limits are counted
+    nodes: int = 1  # that each have their share of a limit while they do not count together
     default_model: str | None = None
     timeout: float = 540
     body_timeout: float = 30
     write_timeout: float = 60
-    grace: float = 540
+    grace: float = 540  # to finish what runs when it is told to stop, `drain` included
+    drain: float = 3  # of it, in which requests are still taken and `/readyz` says no; for the standalone server
+    public_url: str | None = None  # of the mount, for hosted pictures; otherwise as the request names it
+    pictures: str | None = None  # where they are hosted: a URL; in memory, if not given
+    pictures_max: str | int | None = None  # bytes, or a text as "10 GiB"
     max_body: int = 1_048_576
     max_answer: int = 67_108_864
+    max_in_flight: int = 1_073_741_824  # held by all requests together
     strict: bool = False
     transport: Literal["auto", "aiohttp", "httpx2"] = "auto"
     trusted_proxies: tuple[str, ...] = ()
@@ -36,10 +44,11 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model by the client's `name` that is another `upstream`."""
+    """A model by the client's `name` that is another `upstream`; `like` is the catalogue's name of what it is."""
 
     name: str
     upstream: str
+    like: str | None = None
 
 
 class ChannelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,9 +62,10 @@ class ChannelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     priority: int = 0
     weight: int = 1
     timeout: float = 300
+    concurrency: int = 64  # asks at once, in one process
     unknown_fields: Literal["forward", "drop", "reject"] = "forward"
     on_unknown: Literal["stop", "retry"] = "stop"
-    rehost: Literal[False] = False
+    rehost: bool = False  # host its pictures, rather than show its URLs
     headers: Mapping[str, str] = {}
     options: Mapping[str, Any] = {}
 
@@ -72,6 +82,16 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     passthrough: tuple[str, ...] = ()
     expires: datetime | None = None  # with its offset
     networks: tuple[str, ...] | None = None  # everywhere, if not given
+    limits: tuple[str, ...] | None = None  # those of `[limits] key`, if not given
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[limits]`: as "60 requests/minute"; of everybody together, of each account, of each key, and by model's name."""
+
+    gateway: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()  # that says none of its own
+    models: Mapping[str, tuple[str, ...]] = {}  # of all callers together
 
 
 class PriceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,14 +110,20 @@ class PriceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All of it. `lines` and `file` are set by `load`, so that a fault can be shown where it stands."""
+    """All of it.
+
+    `lines` and `file` are set by `load`, so that a fault can be shown where it stands; `text` is what the file held, so
+    that a change is seen.
+    """
 
     gateway: GatewayConfig = GatewayConfig()
     channels: tuple[ChannelConfig, ...] = ()
     keys: tuple[KeyConfig, ...] = ()
+    limits: LimitsConfig = LimitsConfig()
     prices: Mapping[str, PriceConfig] = {}  # by the client's name of a model, or the upstream's
     file: str | None = None
     lines: Lines | None = None
+    text: bytes | None = None
 
     def fault(self, where: Where, message: str) -> ConfigError:
         """Make the error for something at a place: `file:line: [place] message`, or without the file for code."""
@@ -105,17 +131,11 @@ class Config(Struct, frozen=True, kw_only=True):
         return ConfigError(f"{_at(self.file, self.lines, where)}[{place}] {message}")
 
 
-LATER: Final[Mapping[str, frozenset[str]]] = {
-    "gateway": frozenset({"limits", "max_in_flight", "nodes", "pictures", "pictures_max", "public_url"}),
-    "channels": frozenset({"concurrency"}),
-    "keys": frozenset({"limits"}),
-}
-"""Keys that have their place in the file, but nothing behind them yet: refused, never ignored."""
-
 SECTIONS: Final[Mapping[str, type[Struct]]] = {
     "gateway": GatewayConfig,
     "channels": ChannelConfig,
     "keys": KeyConfig,
+    "limits": LimitsConfig,
     "prices": PriceConfig,
 }
 
@@ -128,7 +148,8 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
     """
     name = os.fspath(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
+        text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # with newlines as text has them
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{name}: the file cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     try:
@@ -136,7 +157,7 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
     except tomllib.TOMLDecodeError as exc:
         line = _LINE.search(str(exc))
         raise ConfigError(f"{name}:{line[1] if line else len(text.splitlines())}: this is not TOML: {exc}") from exc
-    reader = Config(file=name, lines=Lines(text))
+    reader = Config(file=name, lines=Lines(text), text=content)
     values: dict[str, Toml] = _substitute(document, (), reader, environment)
     for section, value in values.items():
         _check_names(section, value, reader)
@@ -150,15 +171,20 @@ def _convert(values: dict[str, Toml], reader: Config) -> Config:
         message, _, at = _MISSING.sub(r"the key \1 is missing", str(exc)).partition(" - at ")
         where = tuple(int(part) if part.isdecimal() else part for part in _PART.findall(at.removeprefix("`$")))
         raise reader.fault(where, f"{_first_lower(message)}; see the configuration table in the README") from exc
-    gateway = msgspec.structs.replace(read.gateway, database=_located(read.gateway.database, reader.file or ""))
-    return msgspec.structs.replace(read, gateway=gateway, file=reader.file, lines=reader.lines)
+    folder = Path(reader.file or "").parent
+    gateway = msgspec.structs.replace(
+        read.gateway,
+        database=_located(read.gateway.database, _SQLITE, folder),
+        pictures=_located(read.gateway.pictures, _FOLDER, folder),
+    )
+    return msgspec.structs.replace(read, gateway=gateway, file=reader.file, lines=reader.lines, text=reader.text)
 
 
-def _located(database: str | None, file: str) -> str | None:
-    """Take a SQLite file's path relative to the configuration's."""
-    if database is None or not database.startswith(_SQLITE):
-        return database
-    return _SQLITE + os.fspath(Path(file).parent.resolve() / database.removeprefix(_SQLITE))
+def _located(url: str | None, scheme: str, folder: Path) -> str | None:
+    """Take a path after this scheme relative to the configuration's folder."""
+    if url is None or not url.startswith(scheme) or url == scheme:
+        return url
+    return scheme + os.fspath(folder.resolve() / url.removeprefix(scheme))
 
 
 def _check_names(section: str, value: Toml, reader: Config) -> None:
@@ -168,23 +194,20 @@ def _check_names(section: str, value: Toml, reader: Config) -> None:
     if section == "prices":
         _check_prices(single, reader)
         return
-    if section == "gateway":
+    if section in _SINGLE:
         tables = [((section,), single)]
     else:
         tables = [((section, i), as_object(item)) for i, item in enumerate(several or [])] or [((section,), None)]
     for where, table in tables:
         if table is None:
             raise reader.fault(
-                where, f"write it as [{section}]" if section == "gateway" else f"write it as [[{section}]]"
+                where, f"write it as [{section}]" if section in _SINGLE else f"write it as [[{section}]]"
             )
         for name in table:
             _check_name(section, name, (*where, name), reader)
-        _check_values(section, table, where, reader)
 
 
 def _check_name(section: str, name: str, where: Where, reader: Config) -> None:
-    if name in LATER[section]:
-        raise reader.fault(where, "this key is not available yet; leave it out")
     known = SECTIONS[section].__struct_fields__
     if name not in known:
         raise reader.fault(where, f"there is no such key; {_nearest(name, known)}")
@@ -213,11 +236,6 @@ def _check_price(where: Where, price: Toml, reader: Config, *, depth: int) -> No
     elif not isinstance(price, str) or depth == 1:
         shape = 'a price is written by size and quality, as image."1024x1024".high = "0.211"'
         raise reader.fault(where, shape if depth == 1 else "write the price as a text, as '0.211'")
-
-
-def _check_values(section: str, table: dict[str, Toml], where: Where, reader: Config) -> None:
-    if section == "channels" and table.get("rehost") is True:
-        raise reader.fault((*where, "rehost"), "hosting pictures is not available yet; leave it out")
 
 
 def _substitute(value: Toml, where: Where, reader: Config, environment: Mapping[str, str]) -> Toml:
@@ -252,7 +270,9 @@ def _first_lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+_SINGLE: Final = ("gateway", "limits")  # sections that are there once
 _SQLITE: Final = "sqlite:///"
+_FOLDER: Final = "file:"
 _LINE: Final = re.compile(r"at line (\d+)")
 _MISSING: Final = re.compile(r"^Object missing required field (`\w+`)")
 _PART: Final = re.compile(r"[A-Za-z_]+|\d+")

@@ -74,7 +74,7 @@ async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> N
         (b"x-request-id", request_id_of(scope).encode()),
         *headers_of(error),
     ]
-    if error.status in _UNREAD and scope.get("http_version", "").startswith("1"):
+    if (error.unread or error.status in _UNREAD) and scope.get("http_version", "").startswith("1"):
         headers.append((b"connection", b"close"))  # the rest of the request is not read
     await send({"type": f"{kind}.start", "status": error.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})

@@ -8,12 +8,14 @@ from typing import Any, Final
 from msgspec import Struct
 from starlette.types import Scope
 
+from amux_asgi.admission import Admission
 from amux_asgi.errors import AuthenticationError
 from amux_asgi.keys import Principal
 from amux_asgi.quota import Order, Settlement
 
 PRINCIPAL: Final = "amux.principal"
 RESERVATION: Final = "amux.reservation"
+ADMISSION: Final = "amux.admission"
 FACTS: Final = "amux"  # in scope["state"]
 
 _OWN_FACTS: Final = "amux.facts"
@@ -77,6 +79,17 @@ def reservation_of(scope: Scope) -> Reservation | None:
 def with_reservation(scope: Scope, reservation: Reservation) -> Scope:
     """Give the scope for inner apps."""
     return {**scope, RESERVATION: reservation}
+
+
+def admission_of(scope: Scope) -> Admission | None:
+    """Give what an outer app has admitted this call by; `None` if nobody has."""
+    admission = scope.get(ADMISSION)
+    return admission if isinstance(admission, Admission) else None
+
+
+def with_admission(scope: Scope, admission: Admission) -> Scope:
+    """Give the scope for inner apps."""
+    return {**scope, ADMISSION: admission}
 
 
 def request_id_of(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.databases import PostgreSQL, fresh_database, postgresql
+from tests.objects import S3, s3_server
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -41,3 +42,18 @@ def _database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/amux.db"
     return fresh_database(request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Generator[S3]:
+    """Run one S3 server for all tests of this process."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """Let clients find the server in the environment."""
+    for name, value in s3_process.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_process

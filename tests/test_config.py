@@ -9,14 +9,17 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 from msgspec.structs import replace
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.app import images_app
 from amux_asgi.build import channels_of, check_gateway, check_priced, keys_of, openings_of, prices_of
-from amux_asgi.config import ChannelConfig, Config, KeyConfig, PriceConfig, load
+from amux_asgi.build_pictures import bytes_of, check_workers, pictures_of
+from amux_asgi.catalogue._base import ImagePrices, TokenPrices
+from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig, PriceConfig, load
 from amux_asgi.errors import AuthenticationError, ConfigError
-from amux_asgi.models import CATALOGUE, ImagePrices, TokenPrices
+from amux_asgi.models import CATALOGUE
 from amux_asgi.pricing import NANO
 from amux_asgi.toml_lines import Lines
 
@@ -24,6 +27,7 @@ GOOD = """
 [gateway]
 default_model = "gpt-image-2"
 timeout = 100
+drain = 0
 grace = 0
 trusted_proxies = ["10.0.0.0/8"]
 reveal = ["attempts", "channel"]
@@ -77,6 +81,7 @@ def build(path: Path, environment: dict[str, str]) -> None:
     keys_of(config, lambda: datetime.now(UTC))
     openings_of(config)
     check_priced(config, channels, prices_of(config))
+    pictures_of(config, now=lambda: 0)
 
 
 @pytest.mark.anyio
@@ -145,6 +150,7 @@ def test_prices_can_be_written_in_code() -> None:
 
 
 CHANNEL = '[[channels]]\nname = "a"\nadapter = "openai"\ncredentials = ["k"]\nmodels = ["m"]\n'
+PICTURES = CHANNEL + "[gateway]\n"
 DATABASE = "[gateway]\ndatabase = 'sqlite:///x'\n"
 KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
 
@@ -164,16 +170,15 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         ("[gateway]\ntimeout = 0\n", "amux.toml:2: [gateway.timeout] ", "above zero"),
         ("[gateway]\nmax_body = -1\n", "amux.toml:2: [gateway.max_body] ", "above zero"),
         ("[gateway]\ngrace = -1\n", "amux.toml:2: [gateway.grace] ", "above zero"),
+        ("[gateway]\ndrain = -1\n", "amux.toml:2: [gateway.drain] ", "above zero"),
         ("[gateway]\n\ntransport = 'pigeon'\n", "amux.toml:3: [gateway.transport] ", "pigeon"),
         ("[gateway]\ntrusted_proxies = ['nowhere']\n", "amux.toml:2: [gateway.trusted_proxies.0] ", "no network"),
         ("[gateway]\ndefault_model = 'm'\n", "amux.toml:2: [gateway.default_model] ", "no channel serves"),
         ("[gateway]\nreveal = ['costs']\n", "amux.toml:2: [gateway.reveal.0] ", "costs"),
-        ("[gateway]\nlimits = 'memory://'\n", "amux.toml:2: [gateway.limits] ", "not available yet"),
-        ("[gateway]\nnodes = 2\n", "amux.toml:2: [gateway.nodes] ", "not available yet"),
+        ("[gateway]\nmax_in_flight = 0\n", "amux.toml:2: [gateway.max_in_flight] ", "above zero"),
         ("[gateway]\ndefault_model = '${NOT_SET}'\n", "amux.toml:2: [gateway.default_model] ", "NOT_SET"),
         ("", "amux.toml:1: [channels] ", "no channel"),
-        (CHANNEL + "concurrency = 5\n", "amux.toml:6: [channels.0.concurrency] ", "not available yet"),
-        (CHANNEL + "rehost = true\n", "amux.toml:6: [channels.0.rehost] ", "not available yet"),
+        (CHANNEL + "concurrency = 0\n", "amux.toml:6: [channels.0.concurrency] ", "must be from 1"),
         (CHANNEL + CHANNEL, "amux.toml:7: [channels.1.name] ", "must differ"),
         (CHANNEL.replace('"openai"', '"opnai"'), "amux.toml:3: [channels.0.adapter] ", "'openai'"),
         (CHANNEL.replace('"openai"', '"zzz"'), "amux.toml:3: [channels.0.adapter] ", "known are"),
@@ -191,6 +196,16 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
         ("[gateway]\ngrace = inf\n", "amux.toml:2: [gateway.grace] ", "at most 86400"),
         ("[gateway]\ntimeout = nan\n", "amux.toml:2: [gateway.timeout] ", "above zero"),
         (CHANNEL + "timeout = 0.0\n", "amux.toml:6: [channels.0.timeout] ", "above zero"),
+        (
+            CHANNEL.replace('["m"]', '[{ name = "m", upstream = "mine", like = "gpt-imag-2" }]'),
+            "amux.toml:5: [channels.0.models] ",
+            "'gpt-image-2'",
+        ),
+        (
+            CHANNEL.replace('["m"]', '[{ name = "m", upstream = "mine", like = "zzz" }]'),
+            "amux.toml:5: [channels.0.models] ",
+            "leave 'like' out",
+        ),
         (CHANNEL + "options = { a = 1 }\n", "amux.toml:6: [channels.0.options] ", "no options"),
         (CHANNEL + "base_url = 'ftp://x'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
         (CHANNEL + "base_url = 'https://u:p@x/'\n", "amux.toml:6: [channels.0.base_url] ", "no base URL"),
@@ -243,7 +258,34 @@ KEY = '[[keys]]\nname = "k"\nkey = "0123456789012345678901"\n'
             "amux.toml:17: [keys.1.balance] ",
             "say it once",
         ),
-        (CHANNEL + KEY + "limits = []\n", "amux.toml:9: [keys.0.limits] ", "not available yet"),
+        (PICTURES + "pictures = 'file:'\n", "amux.toml:7: [gateway.pictures] ", "'file:FOLDER'"),
+        (PICTURES + "pictures = ''\n", "amux.toml:7: [gateway.pictures] ", "'file:FOLDER'"),
+        (PICTURES + "pictures = 'file://host/x'\n", "amux.toml:7: [gateway.pictures] ", "'file:FOLDER'"),
+        (PICTURES + "pictures = 'memory'\n", "amux.toml:7: [gateway.pictures] ", "'memory://'"),
+        (PICTURES + "pictures = 'memory://x'\n", "amux.toml:7: [gateway.pictures] ", "'memory://'"),
+        (PICTURES + "pictures = 'ftp://x'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 's3://'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 's3://b?x=y'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 's3://u:p@b/x'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 's3://b//x'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 's3://b/../x'\n", "amux.toml:7: [gateway.pictures] ", "'s3://BUCKET/PREFIX'"),
+        (PICTURES + "pictures = 5\n", "amux.toml:7: [gateway.pictures] ", "expected `str | null`"),
+        (PICTURES + "pictures_max = '10 Gib of it'\n", "amux.toml:7: [gateway.pictures_max] ", "'10 GiB'"),
+        (PICTURES + "pictures_max = '0'\n", "amux.toml:7: [gateway.pictures_max] ", "above zero"),
+        (PICTURES + "pictures_max = -1\n", "amux.toml:7: [gateway.pictures_max] ", "above zero"),
+        (PICTURES + "pictures_max = ''\n", "amux.toml:7: [gateway.pictures_max] ", "above zero"),
+        (PICTURES + "pictures_max = 1.5\n", "amux.toml:7: [gateway.pictures_max] ", "got `float`"),
+        (PICTURES + "pictures_max = '1.5 GiB'\n", "amux.toml:7: [gateway.pictures_max] ", "'10 GiB'"),
+        (PICTURES + "public_url = 'api.example.com'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
+        (PICTURES + "public_url = 'https://'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
+        (PICTURES + "public_url = 'https://x/'\n", "amux.toml:7: [gateway.public_url] ", "a slash at its end"),
+        (PICTURES + "public_url = 'https://x/a//b'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
+        (PICTURES + "public_url = 'https://x?a=b'\n", "amux.toml:7: [gateway.public_url] ", "without user, query"),
+        (PICTURES + "public_url = 'https://x/#a'\n", "amux.toml:7: [gateway.public_url] ", "without user, query"),
+        (PICTURES + "public_url = 'https://u:p@x'\n", "amux.toml:7: [gateway.public_url] ", "without user, query"),
+        (PICTURES + "public_url = 'https://x:0'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
+        (PICTURES + "public_url = 'https://x:65536'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
+        (PICTURES + "public_url = 'ftp://x'\n", "amux.toml:7: [gateway.public_url] ", "'https://host/path'"),
         ("prices = 1\n", "amux.toml:1: [prices] ", '[prices."'),
         ("[prices]\n", "amux.toml:1: [prices] ", '[prices."'),
         ("[prices]\nm = 5\n", "amux.toml:2: [prices.m] ", '[prices."'),
@@ -272,6 +314,70 @@ def test_what_cannot_work_is_refused_with_its_place_and_mend(tmp_path: Path, tex
     assert message.startswith(start)
     assert part in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("told", "most"),
+    [
+        ("1", 1),
+        ("268435456", 2**28),
+        ("10 GiB", 10 * 2**30),
+        ("500 MB", 500_000_000),
+        ("500MB", 500_000_000),
+        (" 7 kb ", 7_000),
+        ("7 KiB", 7 * 1024),
+        ("1 tib", 2**40),
+        ("3 TB", 3 * 10**12),
+        ("12 B", 12),
+        ("GiB", None),
+        ("1 PiB", None),
+        ("1 iB", None),
+        ("1e9", None),
+        ("-1", None),
+        ("1_000", None),
+    ],
+)
+def test_a_size_is_bytes_or_has_a_unit(told: str, most: int | None) -> None:
+    """Powers of 1000 or of 1024, as usual."""
+    assert bytes_of(told) == most
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("file:amux-pictures", "file:{folder}/amux-pictures"),
+        ("file:/srv/pictures", "file:/srv/pictures"),
+        ("file:///srv/pictures", "file:/srv/pictures"),
+        ("memory://", "memory://"),
+        ("s3://bucket/some/prefix", "s3://bucket/some/prefix"),
+        ("gs://bucket", "gs://bucket"),
+        ("az://container/x/", "az://container/x/"),
+    ],
+)
+def test_a_folder_of_pictures_is_beside_the_configuration(tmp_path: Path, told: str, read: str) -> None:
+    """Like the file of a database; other stores are where they are. Nothing is opened yet."""
+    text = f"[gateway]\npictures = '{told}'\npictures_max = '1 GiB'\npublic_url = 'https://[::1]:8443/ai/v1'\n"
+    config = load(written(tmp_path, text), {})
+
+    pictures_of(config, now=lambda: 0)
+
+    assert config.gateway.pictures == read.format(folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["amux.toml"]
+
+
+@pytest.mark.parametrize("told", ["", "pictures = 'memory://'\n"])
+def test_pictures_in_memory_are_for_one_worker(tmp_path: Path, told: str) -> None:
+    """The others would not find them: refused with the mend, also where nobody said where they are."""
+    config = load(written(tmp_path, "[gateway]\n" + told), {})
+    check_workers(config, 1)
+
+    with pytest.raises(ConfigError) as caught:
+        check_workers(config, 2)
+
+    place = f"{tmp_path}/amux.toml:{1 + bool(told)}: [gateway.pictures] hosted pictures are in memory"
+    assert str(caught.value).startswith(place)
+    assert '[gateway] pictures = "file:amux-pictures"' in str(caught.value)
+    check_workers(load(written(tmp_path, "[gateway]\npictures = 'file:x'\n"), {}), 2)
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
@@ -365,3 +471,56 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int,
         case _:
             return []
     return [found for key, inner in inside for found in [(*path, key), *paths(inner, (*path, key))]]
+
+
+def test_a_model_of_any_name_can_be_said_to_be_one_of_the_catalogue() -> None:
+    """What it takes and costs is then known, whatever the upstream calls it; upper case makes no other model."""
+    models = (ModelConfig(name="ours", upstream="deployment-7", like="gpt-image-2"), "GPT-Image-1", "unheard-of")
+    told = ChannelConfig(name="a", adapter="openai-compatible", base_url="https://a.example/v1", models=models)
+
+    (channel,) = channels_of(Config(channels=(told,)), ADAPTERS)
+
+    assert channel.rules == {"ours": "gpt-image-2", "GPT-Image-1": "gpt-image-1"}
+    assert channel.models["ours"] == "deployment-7"
+
+
+def test_where_models_are_named_by_the_operator_the_clients_name_says_what_they_are() -> None:
+    """A deployment is called anything."""
+    adapter = replace(ADAPTERS["openai-compatible"], name="free", free_names=True)
+    told = ChannelConfig(
+        name="a",
+        adapter="free",
+        base_url="https://a.example/v1",
+        models=(ModelConfig(name="gpt-image-2", upstream="mine"), ModelConfig(name="x", upstream="gpt-image-1")),
+    )
+
+    (channel,) = channels_of(Config(channels=(told,)), {"free": adapter})
+
+    assert channel.rules == {"gpt-image-2": "gpt-image-2"}
+
+
+class Options(Struct, frozen=True):
+    version: str
+    deep: int = 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"versoin": "1"}, r"\[channels.0.options.versoin\] there is no such option; known are deep, version"),
+        ({}, r"\[channels.0.options\] object missing required field `version`"),
+        ({"version": 1}, r"\[channels.0.options.version\] expected `str`, got `int`"),
+    ],
+)
+def test_an_adapters_options_are_typed(options: dict[str, Any], message: str) -> None:
+    """A wrong one is refused at start."""
+    adapters = {"typed": replace(ADAPTERS["openai-compatible"], name="typed", options=Options)}
+    told = ChannelConfig(
+        name="a", adapter="typed", base_url="https://a.example/v1", models=("m",), options={"version": "2"}
+    )
+
+    (channel,) = channels_of(Config(channels=(told,)), adapters)
+    with pytest.raises(ConfigError, match=message):
+        channels_of(Config(channels=(replace(told, options=options),)), adapters)
+
+    assert channel.options == Options("2")

@@ -32,6 +32,7 @@ def test_what_is_not_there_is_named(name: str, part: str) -> None:
         ("amux_asgi.commands", "typer", "cli"),
         ("amux_asgi.server", "uvicorn", "standalone"),
         ("amux_asgi.sandbox", "PIL", "sandbox"),
+        ("amux_asgi.stores.objects", "obstore", "s3"),
     ],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(module: str, missing: str, extra: str) -> None:

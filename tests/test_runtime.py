@@ -7,13 +7,21 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from amux_asgi.errors import NotStartedError
+from amux_asgi.errors import NotStartedError, UpstreamTimeoutError
+from amux_asgi.limit_store import Limits
 from amux_asgi.quota import MemoryLedger
 from amux_asgi.runtime import Runtime, Runtimes, in_memory
+from amux_asgi.stores.pictures import in_memory as pictures_in_memory
 from amux_asgi.transport.asgi import AsgiTransport
 from amux_asgi.transport.base import Open, Transport
+from amux_asgi.wiring import Line
 
 pytestmark = pytest.mark.anyio
+
+
+def runtimes_of(lines: dict[str, Line], *, grace: float = 1) -> Runtimes:
+    pictures = pictures_in_memory(most=1000, now=lambda: 0.0)
+    return Runtimes(lines, stores=in_memory(MemoryLedger()), pictures=pictures, limiter=Limits().opened, grace=grace)
 
 
 class Opened:
@@ -47,7 +55,7 @@ async def test_one_transport_serves_all_channels_of_its_kind() -> None:
     """Ten channels share one pool of connections, closed when the app stops."""
     opened = Opened()
     opener = opened.opener()
-    runtimes = Runtimes({"a": opener, "b": opener}, stores=in_memory(MemoryLedger()), grace=1)
+    runtimes = runtimes_of({"a": Line(opener), "b": Line(opener)})
 
     async with runtimes.running():
         assert await runtimes.run(channels) == ["a", "b"]
@@ -59,7 +67,7 @@ async def test_one_transport_serves_all_channels_of_its_kind() -> None:
 async def test_several_mounts_may_enter_the_same_lifespan() -> None:
     """Who enters a second time joins what runs."""
     opened = Opened()
-    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=1)
+    runtimes = runtimes_of({"a": Line(opened.opener())})
 
     async with runtimes.running() as first, runtimes.running() as second:
         assert first is second
@@ -70,7 +78,7 @@ async def test_several_mounts_may_enter_the_same_lifespan() -> None:
 async def test_stopping_waits_for_the_jobs_that_run() -> None:
     """A picture that is being made is finished before the connections close."""
     opened, go_on, begun = Opened(), anyio.Event(), anyio.Event()
-    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=60)
+    runtimes = runtimes_of({"a": Line(opened.opener())}, grace=60)
     made: list[int] = []
 
     async def work(_runtime: Runtime) -> None:
@@ -99,7 +107,7 @@ async def test_stopping_waits_for_the_jobs_that_run() -> None:
 async def test_without_a_lifespan_each_request_runs_alone_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     """A forgotten lifespan works, slower, with one warning that names the mend."""
     opened = Opened()
-    runtimes = Runtimes({"a": opened.opener()}, stores=in_memory(MemoryLedger()), grace=1)
+    runtimes = runtimes_of({"a": Line(opened.opener())})
 
     assert await runtimes.run(channels) == ["a"]
     assert await runtimes.run(channels) == ["a"]
@@ -113,11 +121,57 @@ async def test_without_a_lifespan_each_request_runs_alone_and_says_so_once(caplo
 async def test_without_a_lifespan_trio_is_told_the_mend() -> None:
     """Trio has no tasks that nobody owns."""
     with pytest.raises(NotStartedError, match=r"images\.lifespan"):
-        await Runtimes({}, stores=in_memory(MemoryLedger()), grace=1).run(channels)
+        await runtimes_of({}).run(channels)
 
 
 async def test_what_is_raised_while_it_runs_comes_out_as_it_is() -> None:
     """Whoever wraps `except` around the lifespan finds the error itself."""
     with pytest.raises(ZeroDivisionError):
-        async with Runtimes({}, stores=in_memory(MemoryLedger()), grace=1).running():
+        async with runtimes_of({}).running():
             raise ZeroDivisionError
+
+
+async def test_a_new_version_before_the_start_is_the_one_that_starts() -> None:
+    """The one before is never opened."""
+    old, new = Opened(), Opened()
+    runtimes = runtimes_of({"a": Line(old.opener())})
+
+    await runtimes.renew({"b": Line(new.opener())})
+    async with runtimes.running():
+        assert await runtimes.run(channels) == ["b"]
+
+    assert (old.times, new.times) == (0, 1)
+
+
+async def test_the_grace_time_is_one_also_for_a_server_that_waits_first() -> None:
+    """What the server's own wait took is gone: a job that still runs then is cut off at once."""
+    now = [0.0]
+    pictures = pictures_in_memory(most=1000, now=lambda: 0.0)
+    runtimes = Runtimes(
+        {},
+        stores=in_memory(MemoryLedger()),
+        pictures=pictures,
+        limiter=Limits().opened,
+        grace=3600,
+        clock=lambda: now[0],
+    )
+    ended: list[str] = []
+
+    async def work(_runtime: Runtime) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("cut")
+
+    async def ask() -> None:
+        with pytest.raises(UpstreamTimeoutError):
+            await runtimes.run(work)
+
+    async with anyio.create_task_group() as tasks, runtimes.running():
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        runtimes.stop()
+        now[0] = 3600
+        runtimes.stop()  # told twice, it began with the first
+
+    assert ended == ["cut"]

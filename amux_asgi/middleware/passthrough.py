@@ -160,6 +160,8 @@ def _faults(passthrough: Passthrough) -> Iterable[str]:
     url = passthrough.channel.base_url + passthrough.upstream_path
     if passthrough.unmetered is (passthrough.price is not None):
         yield "must say either a price, or unmetered=True: its calls are not charged"
+    if passthrough.channel.exchanges:
+        yield "has a credential that is exchanged for an access token, which only generations do; give it an API key"
     if passthrough.price is not None:
         yield from _price_faults(passthrough.price)
     if not (passthrough.path.startswith("/") and passthrough.upstream_path.startswith("/")):
