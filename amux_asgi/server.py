@@ -4,6 +4,7 @@
 """
 
 import asyncio  # noqa: TID251, the server is asyncio's
+import os
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ from amux_asgi.errors import UpstreamTimeoutError
 from amux_asgi.plugins import load
 from amux_asgi.respond import respond
 from amux_asgi.scope import fresh_request_id
+from amux_asgi.signals import Signals, Stoppable
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
@@ -38,6 +40,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     workers: int = 1
     head_timeout: float = 10
     write_timeout: float = 60
+    drain: float = 0  # of the grace time, in which requests are still taken
     grace: float = 540
     trusted_proxies: tuple[str, ...] = ()
 
@@ -45,14 +48,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
 def serve(factory: str, settings: ServerSettings) -> None:
     """Run the app that `package.module:function` makes, until SIGTERM or SIGINT; each worker makes its own.
 
-    Requests under way are finished within the grace time.
+    Requests under way are finished within the grace time, which `drain` is a part of.
     """
     config = uvicorn_config(factory, settings)
     # uvicorn raises the signal once more when all is done; we end by ourselves then, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)
     if settings.workers > 1:
-        Multiprocess(config, [config.bind_socket()]).run()
+        Workers(config, [config.bind_socket()]).run()
     else:
         Server(config).run()
 
@@ -61,7 +64,7 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
     """Say all of it in uvicorn's terms."""
     protocol = partial(StrictProtocol, head_timeout=settings.head_timeout, write_timeout=settings.write_timeout)
     return Config(
-        partial(_served, factory),
+        partial(_served, factory, settings.drain),
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -73,7 +76,7 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=int(settings.grace) + 1,
+        timeout_graceful_shutdown=max(1, int(settings.grace - settings.drain)),
     )
 
 
@@ -251,9 +254,20 @@ class Stopping:
             await respond(scope, send, UpstreamTimeoutError("the gateway stopped before the answer was ready"))
 
 
-def _served(factory: str) -> ASGIApp:
+class Workers(Multiprocess):
+    """uvicorn's supervisor; at SIGHUP its workers read the configuration anew, rather than be replaced."""
+
+    def handle_hup(self) -> None:
+        """Tell all workers."""
+        for pid in filter(None, (process.pid for process in self.processes)):
+            os.kill(pid, signal.SIGHUP)
+
+
+def _served(factory: str, drain: float) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
-    return Stopping(InPieces(make()))
+    made = make()
+    app = Stopping(InPieces(made))
+    return Signals(app, made, drain=drain) if isinstance(made, Stoppable) else app
 
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)

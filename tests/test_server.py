@@ -1,6 +1,7 @@
 """The standalone server holds what uvicorn alone does not: deadlines, sizes, strict framing, a clean end."""
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -182,6 +183,18 @@ def test_many_connections_that_say_nothing_do_not_keep_others_waiting(server: Se
             connection.close()
 
     assert answer.status_code == 200
+
+
+def test_without_descriptors_nothing_breaks_and_all_comes_back() -> None:
+    """More connections than it may have files: the rest waits or is dropped, and later ones are answered."""
+    with serving() as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (256, 256))
+        with ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(server.connect())
+        answer = server.ask(b"GET /after HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+
+        assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_reader_that_stalls_is_cut(hasty: Serving) -> None:
