@@ -2,15 +2,16 @@
 
 import hmac
 import logging
+import os
 import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amux_asgi.admin_document import document
@@ -26,6 +27,7 @@ from amux_asgi.errors import (
     StorageUnavailableError,
 )
 from amux_asgi.keys import digest_of
+from amux_asgi.live import ChannelState, Live
 from amux_asgi.manage import Manager
 from amux_asgi.middleware.auth import LONGEST as LONGEST_SECRET
 from amux_asgi.middleware.auth import api_key_of
@@ -37,6 +39,7 @@ SHORTEST_SECRET: Final = 20  # characters
 LONGEST_BODY: Final = 65_536  # bytes
 BODY_TIMEOUT: Final = 30  # seconds
 DOCUMENT: Final = "/openapi.json"
+CHANNELS: Final = "/channels"
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
@@ -47,12 +50,17 @@ class AdminApp:
     `lifespan` keeps the database open; without it, each request opens it.
     """
 
-    def __init__(self, database: Database, secret: str) -> None:
+    def __init__(self, database: Database | None, secret: str, images: Live | None) -> None:
         self._database = database
         digest = digest_of(secret)
-        routes = [Route(path, _Guard(_Endpoint(database, verbs), digest)) for path, verbs in paths().items()]
+        routes: list[BaseRoute] = []
+        if database is not None:
+            routes += [Route(path, _Guard(_Endpoint(database, verbs), digest)) for path, verbs in paths().items()]
+            routes.append(Route(DOCUMENT, _Document()))
+        if images is not None:
+            routes.append(Route(CHANNELS, _Guard(_LiveChannels(images), digest)))
         router = Router(
-            [*routes, Route(DOCUMENT, _Document())],
+            routes,
             redirect_slashes=False,
             default=_Guard(_nothing_here, digest),
             lifespan=self.lifespan,
@@ -61,15 +69,18 @@ class AdminApp:
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Keep the database open while entered."""
-        return self._database.lifespan(app)
+        return nullcontext() if self._database is None else self._database.lifespan(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         await self._app(scope, receive, send)
 
 
-def admin_app(database: Database | str, *, secret: str) -> AdminApp:
+def admin_app(database: Database | str | None, *, secret: str, images: Live | None = None) -> AdminApp:
     """Make the admin app of a database, or of a database's URL; opens nothing.
+
+    With `images`, the gateway's app in the same process, `GET /channels` says what its channels do; without a database
+    that is all.
 
     Whoever shows the secret as `Authorization: Bearer <secret>` may do everything; only `/openapi.json`, which tells
     nothing of the database, is for everybody.
@@ -81,7 +92,7 @@ def admin_app(database: Database | str, *, secret: str) -> AdminApp:
         raise ConfigError(
             f"the admin app's secret has {SHORTEST_SECRET} to {LONGEST_SECRET} printable ASCII characters and no blank"
         )
-    return AdminApp(Database(database) if isinstance(database, str) else database, secret)
+    return AdminApp(Database(database) if isinstance(database, str) else database, secret, images)
 
 
 class _Guard:
@@ -123,6 +134,25 @@ class _Endpoint:
         except ConfigError as exc:
             logger.exception("the admin app cannot use its database")
             raise StorageUnavailableError("the database cannot be used at present") from exc
+
+
+class Channels(Struct, frozen=True):
+    """The answer of `GET /channels`: of one process, by its number."""
+
+    process: int
+    channels: list[ChannelState]
+
+
+class _LiveChannels:
+    """What the channels do now."""
+
+    def __init__(self, images: Live) -> None:
+        self._images = images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, an ASGI app's signature
+        if scope["method"] != "GET":
+            raise _not_allowed({"GET": None})
+        await _answer(send, Channels(os.getpid(), self._images.channels()), 200)
 
 
 class _Document:

@@ -10,7 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from amux_asgi.app import CONFIG_VARIABLE, images_app
+from amux_asgi.build_limits import check_workers as check_limits
+from amux_asgi.build_pictures import check_workers
 from amux_asgi.commands_accounts import accounts
+from amux_asgi.commands_channels import channels
+from amux_asgi.commands_doctor import doctor
 from amux_asgi.commands_keys import keys
 from amux_asgi.commands_usage import usage
 from amux_asgi.keys import make_key
@@ -25,6 +29,8 @@ commands: Final = typer.Typer(
 commands.add_typer(keys)
 commands.add_typer(accounts)
 commands.command()(usage)
+commands.command()(doctor)
+commands.command()(channels)
 console: Final = Console(highlight=False)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, a TOML file.", show_default=False)]
@@ -36,7 +42,10 @@ Workers = Annotated[int, typer.Option(help="Processes that serve.", min=1)]
 @commands.command()
 def serve(config: ConfigFile, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> None:
     """Serve the gateway that a configuration describes."""
-    told = images_app(config).config.gateway  # refused here, not in each worker
+    read = images_app(config).config  # refused here, not in each worker
+    check_workers(read, workers)
+    check_limits(read, workers)
+    told = read.gateway
     os.environ[CONFIG_VARIABLE] = os.fspath(config.resolve())
     server = _server()
     settings = server.ServerSettings(
@@ -44,6 +53,7 @@ def serve(config: ConfigFile, host: Host = "127.0.0.1", port: Port = 8000, worke
         port=port,
         workers=workers,
         write_timeout=told.write_timeout,
+        drain=min(told.drain, told.grace / 2),  # so that there is time to finish
         grace=told.grace,
         trusted_proxies=told.trusted_proxies,
     )

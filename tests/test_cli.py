@@ -39,6 +39,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_serve_serves_until_sigterm_and_ends_with_0(config: Path, workers: str) -> None:
     """One worker or several, each from the file."""
+    config.write_text('[gateway]\npictures = "file:pictures"\n' + CONFIG)
     port = free_port()
     command = [
         sys.executable,
@@ -96,6 +97,26 @@ def test_a_configuration_that_cannot_work_is_told_on_one_line(config: Path, comm
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{config}:4: [channels.0.adapter] there is no adapter 'sandbx'; do you mean 'sandbox'?\n"
+
+
+def test_several_workers_share_what_they_host(config: Path) -> None:
+    """In memory they cannot: refused before anything is served, with the mend."""
+    done = run("serve", "--config", config, "--workers", "2")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{config}:1: [gateway.pictures] hosted pictures are in memory, so each of 2 workers")
+    assert done.stderr.endswith('write [gateway] pictures = "file:amux-pictures", or an object store\n')
+
+
+def test_several_workers_that_count_apart_know_how_many_they_are(config: Path) -> None:
+    """Otherwise each would admit all of a limit: refused before anything is served, with the mend."""
+    text = '[gateway]\npictures = "file:amux-pictures"\n[limits]\nkey = ["1 requests/day"]\n'
+    config.write_text(text + config.read_text())
+
+    done = run("serve", "--config", config, "--workers", "2")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{config}:1: [gateway.nodes] 2 workers that count in memory would each admit")
 
 
 def test_nobody_serves_without_saying_who_may_call(config: Path) -> None:
