@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,15 +47,18 @@ def python_with(requirement: str) -> Path:
 
 
 def node_with(requirement: str) -> Path:
-    """Give a folder whose node_modules holds this requirement, made once."""
+    """Give a folder whose node_modules holds this requirement, made once, whichever test needs it first."""
     folder = CACHE / f"node-{hashlib.sha256(requirement.encode()).hexdigest()[:12]}"
-    if not (folder / "ready").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        npm(
-            ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder), requirement],
-            return_completed_process=True,
-        ).check_returncode()
-        (folder / "ready").touch()
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as place:
+            made = Path(place) / "made"
+            npm(
+                ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(made), requirement],
+                return_completed_process=True,
+            ).check_returncode()
+            with suppress(OSError):  # another process was quicker
+                made.rename(folder)
     return folder
 
 
