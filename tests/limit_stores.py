@@ -83,7 +83,7 @@ def store(folder: Path, program: str = REDIS, options: Sequence[str] = ()) -> Ge
 @contextmanager
 def cluster(folder: Path, nodes: int = 3, program: str = REDIS, replicas: int = 0) -> Generator[list[Store]]:
     """Run a cluster while entered: so many primaries with an equal share of the slots each, then their replicas."""
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"]
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]
     with ExitStack() as stack:
         servers = [stack.enter_context(store(folder, program, options)) for _ in range(nodes + replicas)]
         edges = [16384 * i // nodes for i in range(nodes + 1)]

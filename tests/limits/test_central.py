@@ -26,7 +26,7 @@ from amux_asgi.stores.central import CentralLimiter, Pace, open_central
 from tests.limit_stores import Store, cluster, network, store
 
 BACK: Final = 5  # seconds
-PATIENCE: Final = 30
+PATIENCE: Final = 60.0
 MINUTE, PLACES = rules("60 requests/minute", "4 concurrent")
 REQUEST: Final = [Hit(rule=MINUTE, scope="key:a")]
 CALL: Final = [*REQUEST, Hit(rule=PLACES, scope="key:a")]
