@@ -4,8 +4,7 @@ The address that was checked is the one that is dialled, on a connection of its 
 """
 
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Container, Sequence
 from functools import cache
 from socket import SOCK_STREAM
 from typing import Any, Final
@@ -125,12 +124,6 @@ class Fetcher:
             async with pinned.send(request, progress) as incoming:
                 progress.answered = True
                 return await collect(incoming, _checked(incoming), cap, grow)
-
-
-@asynccontextmanager
-async def open_fetcher(policy: FetchPolicy = PUBLIC) -> AsyncGenerator[Fetcher]:
-    """Open what fetches on one event loop."""
-    yield Fetcher(policy)
 
 
 async def in_turns(work: Turns[T]) -> T:

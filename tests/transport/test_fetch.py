@@ -25,7 +25,7 @@ from amux_asgi.errors import (
     UpstreamTooLargeError,
     UpstreamUnreachableError,
 )
-from amux_asgi.transport.fetch import PUBLIC, Fetcher, FetchPolicy, open_fetcher, resolve
+from amux_asgi.transport.fetch import PUBLIC, Fetcher, FetchPolicy, resolve
 from tests.picture_server import HERE, NAME, PictureServer, leading_to, picture_server
 from tests.samples import GIF, JPEG, PNG, SVG, WEBP
 from tests.stub import Reader, Script, Stub, Writer, sending
@@ -159,10 +159,10 @@ async def test_an_upstream_is_told_nothing(server: PictureServer) -> None:
 
 async def test_cookies_and_connections_are_not_kept(server: PictureServer) -> None:
     """One fetch knows nothing of another, and uses no connection of another's."""
-    async with open_fetcher(server.policy) as fetcher:
-        for _ in range(3):
-            await fetcher.fetch(f"{server.url}/cookie", cap=CAP, timeout=LONG)
-            await anyio.to_thread.run_sync(server.stub.closed.acquire)
+    fetcher = Fetcher(server.policy)
+    for _ in range(3):
+        await fetcher.fetch(f"{server.url}/cookie", cap=CAP, timeout=LONG)
+        await anyio.to_thread.run_sync(server.stub.closed.acquire)
 
     assert len(server.stub.requests) == 3
     assert b"cookie: " not in b"".join(server.stub.requests).lower()
