@@ -26,13 +26,17 @@ RATIOS: Final = (
 
 
 class Goal(Struct, frozen=True, kw_only=True):
-    """One of them: `limit` is the least, or the most where less is better."""
+    """One of them: `limit` is the least, or the most where less is better.
+
+    `work` is the same ratio by processor time, which says more than rates on a machine that does other work.
+    """
 
     name: str
     reached: float
     limit: float
     unit: str = ""
     least: bool = True
+    work: float | None = None
 
     @property
     def met(self) -> bool:
@@ -58,17 +62,20 @@ def goals_table(told: Sequence[Goal]) -> str:
             f"{goal.reached:.3g}{goal.unit}",
             f"{'>=' if goal.least else '<='} {goal.limit:g}{goal.unit}",
             "yes" if goal.met else "no",
+            "" if goal.work is None else f"{goal.work:.3g}x",
         )
         for goal in told
     ]
-    return table(("goal, everything on", "reached", "wanted", "met"), rows)
+    return table(("goal, everything on", "reached", "wanted", "met", "by processor time"), rows)
 
 
 def _ratios(found: Found) -> Iterator[Goal]:
     for cell, other, limit in RATIOS:
         ours, theirs = found.get((cell, FULL)), found.get((cell, other))
         if ours and theirs and theirs.rate:
-            yield Goal(name=f"{cell.body.name}: times {other}", reached=ours.rate / theirs.rate, limit=limit, unit="x")
+            work = theirs.cpu / ours.cpu if ours.cpu and theirs.cpu else None
+            name = f"{cell.body.name}: times {other}"
+            yield Goal(name=name, reached=ours.rate / theirs.rate, limit=limit, unit="x", work=work)
 
 
 def _costs(found: Found) -> Iterator[Goal]:

@@ -30,8 +30,8 @@ def plot(summaries: Sequence[Summary], folder: Path, head: str) -> list[Path]:
     high = -(-len(cells) // WIDE)
     figure = figures.Figure(figsize=(PANEL[0] * WIDE, PANEL[1] * high + 0.7), layout="constrained")
     figure.suptitle(f"answers a second, one worker on one core (more is better)\n{head}", fontsize=9)
-    axes = figure.subplots(high, WIDE, squeeze=False).flat
-    for axis in list(axes)[len(cells) :]:
+    axes = list(figure.subplots(high, WIDE, squeeze=False).flat)
+    for axis in axes[len(cells) :]:
         axis.set_axis_off()
     for axis, cell in zip(axes, cells, strict=False):
         _panel(axis, cell, [one for one in summaries if one.cell == cell and one.contestant in COLOURS])
