@@ -97,12 +97,12 @@ def measure(bench: Bench, cell: Cell, contestants: Sequence[Contestant], skipped
 def measured(bench: Bench, cell: Cell, one: Running, number: int = 0) -> Row:
     """Measure one of them once."""
     place = bench.upstream.place(cell)
-    seen = bench.upstream.count(place)
+    seen = bench.upstream.settled(place)
     used = processor_seconds(one.pid) if one.pid else 0
     told = asked(bench, cell, one, max(bench.seconds, cell.delay * WAVES), rest=False)
     used = processor_seconds(one.pid) - used if one.pid else 0
     _rest(one)
-    seen = bench.upstream.count(place) - seen - 1
+    seen = bench.upstream.settled(place) - seen - 2  # which are two questions
     return Row(
         cell=cell.name,
         contestant=one.name,

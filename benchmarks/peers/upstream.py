@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 import urllib.request
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from benchmarks.peers.cells import BODIES, Cell
 from benchmarks.peers.nginx import configuration
 from benchmarks.peers.processes import free_port, running
 
+REST: Final = 0.1  # seconds
 SERVER: Final = """
 server {{
     listen 127.0.0.1:{port} backlog=4096;
@@ -43,6 +45,15 @@ class Upstream:
     def failing(self, status: int) -> str:
         """Give the base URL of an upstream that fails."""
         return f"{self._painter}/fails/{status}/v1"
+
+    def settled(self, place: str) -> int:
+        """Wait until a server has seen all that was sent before, and tell how many requests that were."""
+        while True:
+            before = self.count(place)
+            time.sleep(REST)
+            seen = self.count(place)
+            if seen == before + 1:
+                return seen
 
     def count(self, place: str | None = None) -> int:
         """Tell how many requests a server has seen, this one among them."""
