@@ -6,6 +6,9 @@ from msgspec import Struct
 
 KB: Final = 1024
 MB: Final = 1024 * KB
+WAVES: Final = 3.2  # of the upstream's delays, in one measurement
+SLOW: Final = 40 * MB  # of answers a second, that the slowest do
+LONG: Final = 8  # seconds
 MOST_IN_FLIGHT: Final = 1024 * MB  # of answers; with more, a small machine would measure its memory
 
 
@@ -62,6 +65,14 @@ class Cell(Struct, frozen=True, kw_only=True):
     def in_flight(self) -> int:
         """Give the bytes of all answers that are under way at once."""
         return self.connections * (sum(self.body.sizes) or KB)
+
+    def seconds(self, least: float) -> float:
+        """Give how long a measurement must be for some answers on every connection."""
+        return max(least, self.delay * WAVES, self.in_flight / SLOW)
+
+    def rounds(self, most: int, least: float) -> int:
+        """Give how often it is measured: long ones once."""
+        return 1 if self.seconds(least) > LONG else most
 
 
 def quick() -> list[Cell]:

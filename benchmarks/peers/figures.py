@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from benchmarks.peers.cells import Cell
 
+FIGURES: Final = ("rate", "p50", "p95", "p99", "first", "cpu", "peak", "posts", "failed")
 WORST: Final = ("peak", "posts", "failed")
 
 
@@ -108,13 +109,7 @@ def _summary(cell: Cell, row: Row, base: Row | None) -> Summary:
 
 def _middle(rows: Sequence[Row]) -> Row:
     """Give the median of each figure, but the worst of what should not be."""
-    first, *_ = told = [asdict(row) for row in rows]
-    worst = {
-        name: max(row[name] for row in told) for name, value in first.items() if name in WORST and value is not None
-    }
-    middles = {
-        name: median(row[name] for row in told)
-        for name, value in first.items()
-        if isinstance(value, float) and name not in WORST
-    }
-    return convert({**first, **middles, **worst}, Row)
+    told = [asdict(row) for row in rows]
+    known = {name: [row[name] for row in told if row[name] is not None] for name in FIGURES}
+    figures = {name: (max if name in WORST else median)(values) for name, values in known.items() if values}
+    return convert({**told[0], **figures}, Row)

@@ -24,7 +24,6 @@ from benchmarks.peers.processes import (
 )
 from benchmarks.peers.upstream import Upstream
 
-WAVES: Final = 3.2  # a measurement takes at least so many of the upstream's delays
 WARMING: Final = 1  # seconds
 
 
@@ -85,7 +84,7 @@ def measure(bench: Bench, cell: Cell, contestants: Sequence[Contestant], skipped
                 skipped[contestant.name] = str(exc)
         for one in there:
             asked(bench, cell, one, max(WARMING, cell.delay * 1.2))
-        for number in range(bench.rounds):
+        for number in range(cell.rounds(bench.rounds, bench.seconds)):
             turn = number % len(there) if there else 0
             for one in [*there[turn:], *there[:turn]]:
                 try:
@@ -99,7 +98,7 @@ def measured(bench: Bench, cell: Cell, one: Running, number: int = 0) -> Row:
     place = bench.upstream.place(cell)
     seen = bench.upstream.settled(place)
     used = processor_seconds(one.pid) if one.pid else 0
-    told = asked(bench, cell, one, max(bench.seconds, cell.delay * WAVES), rest=False)
+    told = asked(bench, cell, one, cell.seconds(bench.seconds), rest=False)
     used = processor_seconds(one.pid) - used if one.pid else 0
     _rest(one)
     seen = bench.upstream.settled(place) - seen - 2  # which are two questions

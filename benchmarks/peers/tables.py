@@ -73,7 +73,7 @@ def _cells(one: Summary, *, streamed: bool) -> list[str]:
     shown = [
         one.contestant,
         number(one.rate),
-        *(f"{seconds * 1000:,.2f}" for seconds in (one.added50, one.added95, one.added99)),
+        *(f"{seconds * 1000:,.2f}" if one.rate else "" for seconds in (one.added50, one.added95, one.added99)),
         "" if one.cpu is None else f"{one.cpu:.3f}",
         *("" if size is None else f"{size / MB:,.0f}" for size in (one.idle, one.peak)),
         f"{one.posts:.2f}",
