@@ -8,7 +8,7 @@ KB: Final = 1024
 MB: Final = 1024 * KB
 WAVES: Final = 3.2  # of the upstream's delays, in one measurement
 SLOW: Final = 40 * MB  # of answers a second, that the slowest do
-LONG: Final = 8  # seconds
+LONG: Final = 5  # seconds
 MOST_IN_FLIGHT: Final = 1024 * MB  # of answers; with more, a small machine would measure its memory
 
 

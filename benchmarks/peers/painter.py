@@ -8,7 +8,7 @@ it limits nobody.
 import asyncio  # noqa: TID251, the upstream's own loop
 import sys
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 import httptools
 import uvloop
@@ -50,8 +50,7 @@ class Painter(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Answer nobody any more."""

@@ -9,6 +9,7 @@ import sys
 import time
 from itertools import cycle
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -54,9 +55,8 @@ class Reader(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the first time."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            self._ask()
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count what was under way as failed; who closed it himself is not here any more."""
