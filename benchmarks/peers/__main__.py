@@ -7,10 +7,12 @@ work, only the processor time says much.
 import argparse
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Final
 
 from msgspec import Struct, field
@@ -56,6 +58,7 @@ def main() -> int:
     if not sys.platform.startswith("linux"):
         sys.stderr.write("what a process takes is read from /proc, which only Linux has\n")
         return 2
+    signal.signal(signal.SIGTERM, _end)
     there = tools()
     cores = _cores()
     os.sched_setaffinity(0, {cores[0]})
@@ -82,6 +85,11 @@ def main() -> int:
             _run(bench, chosen, told.cells, report, quick=told.quick)
     _keep(report, into, head[0])
     return 0
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave all that was entered, so that what was started is ended."""
+    sys.exit(128 + number)
 
 
 def _options() -> argparse.Namespace:

@@ -43,7 +43,7 @@ def growth(bench: Bench) -> list[Finding]:
 
 def workers(bench: Bench) -> list[Finding]:
     """Compare two workers with one: in answers a second, and in work for each answer."""
-    one, two = compared(bench, (amux("1 worker", Setting()), amux("2 workers", Setting(), workers=2)))
+    one, two = compared(bench, (amux("1 worker", Setting()), amux("2 workers", Setting(workers=2))))
     rates, work = _rates(one), _cpus(one)
     shared = "" if len(bench.cores) > 2 else "; the second shares its core with load and upstream"
     text = f"{rates:,.0f} and {_rates(two):,.0f} answers a second with one and two workers{shared}"
@@ -73,10 +73,11 @@ def held_up(bench: Bench) -> list[Finding]:
         place = urlsplit(one.ask.url)
         url = f"{place.scheme}://{place.netloc}/held-up"
         _told(url)
-        done = asked(bench, HEAVY, one, bench.seconds * bench.rounds)
-        longest, often = _told(url)
-    text = f"{longest * 1000:.0f} ms at the longest, {often} times above 20 ms in {done.requests} answers"
-    return [Finding(name="event loop held up", value=longest, text=text)]
+        done = asked(bench, HEAVY, one, HEAVY.seconds(bench.seconds))
+        told = _told(url)
+    often = f"{told['often']:.0f} times above 20 ms in {done.requests} answers"
+    text = f"{told['longest'] * 1000:.0f} ms at the longest, {told['work'] * 1000:.0f} ms of work at once; {often}"
+    return [Finding(name="event loop held up", value=told["longest"], text=text)]
 
 
 def imports() -> list[Finding]:
@@ -91,10 +92,9 @@ def _took(code: str) -> float:
     return time.perf_counter() - begun
 
 
-def _told(url: str) -> tuple[float, int]:
+def _told(url: str) -> dict[str, float]:
     with urllib.request.urlopen(url) as answer:  # noqa: S310, on this machine
-        told = msgspec.json.decode(answer.read(), type=dict[str, float])
-    return told["longest"], int(told["often"])
+        return msgspec.json.decode(answer.read(), type=dict[str, float])
 
 
 def _work(name: str, numbers: tuple[int, int], rows: list[list[Row]]) -> Finding:

@@ -74,14 +74,14 @@ def contestants(tools: Tools) -> list[Contestant]:
     return found
 
 
-def amux(name: str, setting: ours.Setting, *, workers: int = 1, watched: bool = False) -> Contestant:
+def amux(name: str, setting: ours.Setting, *, watched: bool = False) -> Contestant:
     """Give ourselves; `watched` tells how long its event loop is held up, and is not the command that people run."""
 
     def start(place: Place) -> list[str | Path]:
         file = ours.write(place.folder, place.upstream, MODEL, place.cell.body.model, setting)
         if watched:
             return [sys.executable, "-m", "benchmarks.peers.watched", file, str(place.port)]
-        options = ["--port", str(place.port), "--workers", str(workers)]
+        options = ["--port", str(place.port), "--workers", str(setting.workers)]
         return [sys.executable, "-m", "amux_asgi", "serve", "--config", file, *options]
 
     def ask(place: Place) -> Ask:
@@ -89,7 +89,7 @@ def amux(name: str, setting: ours.Setting, *, workers: int = 1, watched: bool = 
         return _ask(place.url, place.cell, MODEL, {"authorization": f"Bearer {ours.KEY}"}, keys)
 
     root = os.fspath(Path(__file__).parents[2])
-    return Contestant(name=name, start=start, ask=ask, variables={"PYTHONPATH": root}, cores=workers)
+    return Contestant(name=name, start=start, ask=ask, variables={"PYTHONPATH": root}, cores=setting.workers)
 
 
 def _nginx(program: Path, name: str, how: str) -> Contestant:

@@ -26,11 +26,14 @@ class Setting(Struct, frozen=True, kw_only=True):
     database: bool = True
     channels: int = 1
     keys: int = 0
+    workers: int = 1
 
 
 def write(folder: Path, upstream: str, model: str, upstream_model: str, setting: Setting) -> Path:
     """Write a configuration and what it names, and give its file."""
     gateway = ["[gateway]", f"max_in_flight = {8 * 2**30}"]
+    if setting.workers > 1:
+        gateway += ['pictures = "file:pictures"', f"nodes = {setting.workers}"]
     key = ["[[keys]]", 'name = "benchmark"', f'key = "{KEY}"']
     limits: list[str] = []
     if setting.database:

@@ -1,7 +1,8 @@
 """Our gateway, and how long its event loop is held up: `python -m benchmarks.peers.watched CONFIG PORT`.
 
-A clock on the loop rings every millisecond; what it is late is what everybody else waits. `/held-up` tells the longest
-time since the last question, in seconds, and how often it was longer than 20 ms.
+A clock on the loop rings every millisecond; what it is late is what everybody else waits. `/held-up` tells since the
+last question, in seconds: the longest time, the most processor time that the loop's thread took in one, and how often
+it was longer than 20 ms.
 """
 
 import asyncio  # noqa: TID251, what is watched
@@ -26,8 +27,10 @@ class Watched:
     def __init__(self, app: ImagesApp) -> None:
         self._app = app
         self._longest = 0.0
+        self._work = 0.0
         self._often = 0
         self._due = 0.0
+        self._used = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -36,18 +39,20 @@ class Watched:
         if scope.get("path") != "/held-up":
             await self._app(scope, receive, send)
             return
-        told = msgspec.json.encode({"longest": self._longest, "often": self._often})
-        self._longest, self._often = 0.0, 0
+        told = msgspec.json.encode({"longest": self._longest, "work": self._work, "often": self._often})
+        self._longest, self._work, self._often = 0.0, 0.0, 0
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": told})
 
     def _wind(self) -> None:
         self._due = time.perf_counter() + EVERY
+        self._used = time.thread_time()
         asyncio.get_running_loop().call_later(EVERY, self._ring)
 
     def _ring(self) -> None:
         late = time.perf_counter() - self._due
         self._longest = max(self._longest, late)
+        self._work = max(self._work, time.thread_time() - self._used)
         self._often += late > LONG
         self._wind()
 
