@@ -41,7 +41,7 @@ MIDDLE: Final = Body(name="2 MB", path="2m", sizes=(2 * MB,))
 LARGE: Final = Body(name="16 MB", path="16m", sizes=(16 * MB,))
 FOUR: Final = Body(name="4 x 2 MB", path="4x2m", sizes=(2 * MB,) * 4)
 URL: Final = Body(name="URL", path="url", url="https://pictures.example/" + "a" * 400)
-STREAM: Final = Body(name="SSE, 4 x 512 KB", path="sse", sizes=(512 * KB,) * 4, stream=True)
+STREAM: Final = Body(name="SSE, 4 x 64 KB", path="sse", sizes=(64 * KB,) * 4, stream=True)
 BODIES: Final = (SMALL, MIDDLE, LARGE, FOUR, URL, STREAM)
 DELAYS: Final = (0, 0.05, 5)  # seconds that the upstream takes
 CONNECTIONS: Final = (1, 32, 256, 2000)

@@ -101,7 +101,7 @@ def measured(bench: Bench, cell: Cell, one: Running, number: int = 0) -> Row:
     told = asked(bench, cell, one, cell.seconds(bench.seconds), rest=False)
     used = processor_seconds(one.pid) - used if one.pid else 0
     _rest(one)
-    seen = bench.upstream.settled(place) - seen - 2  # which are two questions
+    seen = bench.upstream.settled(place) - seen
     return Row(
         cell=cell.name,
         contestant=one.name,

@@ -31,7 +31,7 @@ def _posts(bench: Bench, contestant: Contestant, status: int) -> float:
         before = bench.upstream.count()
         for _ in range(CALLS):
             _call(one.ask)
-        return (bench.upstream.count() - before - 1) / CALLS
+        return (bench.upstream.count() - before) / CALLS
 
 
 def _call(ask: Ask) -> None:
