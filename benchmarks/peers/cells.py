@@ -8,6 +8,8 @@ KB: Final = 1024
 MB: Final = 1024 * KB
 WAVES: Final = 3.2  # of the upstream's delays, in one measurement
 SLOW: Final = 40 * MB  # of answers a second, that the slowest do
+SLOW_CALLS: Final = 60  # a second, likewise
+LONGEST: Final = 20  # seconds, for all connections to be answered once
 LONG: Final = 5  # seconds
 MOST_IN_FLIGHT: Final = 1024 * MB  # of answers; with more, a small machine would measure its memory
 
@@ -68,7 +70,8 @@ class Cell(Struct, frozen=True, kw_only=True):
 
     def seconds(self, least: float) -> float:
         """Give how long a measurement must be for some answers on every connection."""
-        return max(least, self.delay * WAVES, self.in_flight / SLOW)
+        first = min(self.connections / SLOW_CALLS, LONGEST)
+        return max(least, first, self.delay * WAVES, self.in_flight / SLOW)
 
     def rounds(self, most: int, least: float) -> int:
         """Give how often it is measured: long ones once."""

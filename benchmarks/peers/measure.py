@@ -1,5 +1,6 @@
 """One cell: all contestants side by side on the same machine, asked one after the other, round after round."""
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -100,7 +101,7 @@ def measured(bench: Bench, cell: Cell, one: Running, number: int = 0) -> Row:
     used = processor_seconds(one.pid) if one.pid else 0
     told = asked(bench, cell, one, cell.seconds(bench.seconds), rest=False)
     used = processor_seconds(one.pid) - used if one.pid else 0
-    _rest(one)
+    _rest(one, cell)
     seen = bench.upstream.settled(place) - seen
     return Row(
         cell=cell.name,
@@ -124,10 +125,12 @@ def asked(bench: Bench, cell: Cell, one: Running, seconds: float, *, rest: bool 
     """Ask for some seconds."""
     told = load(one.ask, cell.connections, seconds, wrk=bench.wrk, stream=cell.body.stream)
     if rest:
-        _rest(one)
+        _rest(one, cell)
     return told
 
 
-def _rest(one: Running) -> None:
+def _rest(one: Running, cell: Cell) -> None:
+    """Wait until nobody works for clients that have left; the upstream's answers are still to come."""
+    time.sleep(cell.delay)
     if one.pid:
         settle(one.pid)
