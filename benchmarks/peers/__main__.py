@@ -101,9 +101,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement, at least")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="contestants beside the direct line")
+    parser.add_argument("--cell", metavar="WORD", default="", help="only cells whose name has it")
     parser.add_argument("--into", default=CACHE / "latest", help="the folder for tables, plot and CSV")
     told = parser.parse_args()
     told.quick = told.cells == cells.quick()
+    told.cells = [cell for cell in told.cells if told.cell in cell.name]
     return told
 
 
