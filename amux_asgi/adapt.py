@@ -28,6 +28,7 @@ MODELS: Final = frozenset({"deployment", "deploymentid", "engine", "modelid", "m
 """Other names for `model`, refused for the same reason."""
 
 LONGEST: Final = 1000  # characters of a report
+_OF_STREAMS: Final = ("partial_images", "stream")  # previews cost tokens, and only a stream shows them
 
 
 def adapt(request: GenerationRequest, candidate: Candidate, spec: ModelSpec | None) -> Fitted:
@@ -39,17 +40,18 @@ def adapt(request: GenerationRequest, candidate: Candidate, spec: ModelSpec | No
     channel = candidate.channel
     adapter = channel.adapter
     _refuse_aliases(request, adapter.fields)
-    if request.stream:
-        raise InvalidRequestError("streaming is not available yet; leave out 'stream'", param="stream")
     request = _counted(request, adapter)
     unsaid = {name for name in adapter.ignores if getattr(request, name) is not None}
     changes = [f"{name}: dropped" for name in sorted(unsaid)]
-    if request.partial_images:  # previews cost tokens, and only a stream shows them
-        unsaid.add("partial_images")
-        changes.append("partial_images: dropped")
+    is_streamed = bool(request.stream and candidate.streams)  # otherwise we make a stream of what comes
+    if not is_streamed:
+        unsaid.update(name for name in _OF_STREAMS if getattr(request, name) is not None)
+        changes += ["partial_images: dropped"] if request.partial_images else []
     forms = forms_of(channel, spec)
     if len(forms) == 1:
         unsaid.add("response_format")  # it has no choice; delivery makes one form of the other
+    elif request.stream and not is_streamed and request.response_format is None:
+        request = replace(request, response_format="b64_json")  # the form of a stream's events
     extra = {name: value for name, value in request.extra.items() if _is_forwarded(name, channel)}
     changes += [f"{name}: dropped" for name in request.extra if name not in extra]
     foreign = _take_foreign(extra, adapter)

@@ -38,7 +38,7 @@ def check_gateway(config: Config) -> None:
         ConfigError: a number that cannot be, a network that is none, or a default model that no channel serves.
     """
     gateway = config.gateway
-    for name in ("timeout", "body_timeout", "write_timeout"):
+    for name in ("timeout", "body_timeout", "write_timeout", "heartbeat"):
         _check_seconds(config, ("gateway", name), getattr(gateway, name))
     if gateway.grace != 0:
         _check_seconds(config, ("gateway", "grace"), gateway.grace)

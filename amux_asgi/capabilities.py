@@ -1,7 +1,6 @@
 """What a model can be asked, in words that are the same for every vendor: `x_amux` on a model's card."""
 
 from itertools import product
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,8 +12,6 @@ from amux_asgi.pricing import Prices, Range, dollars
 from amux_asgi.routing import Candidate
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec, Pixels
-
-LATER: Final = frozenset({"partial_images", "stream"})  # what no channel can be asked yet
 
 
 class Number(Struct, frozen=True, omit_defaults=True):
@@ -56,9 +53,10 @@ class Capabilities(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def capabilities(model: str, candidate: Candidate, prices: Prices) -> Capabilities:
     """Say what a client can ask of `model` where this candidate serves it, and what a picture costs there."""
     spec, adapter = candidate.spec, candidate.channel.adapter
-    fields = ALL_FIELDS if spec is None else spec.fields
+    fields = (ALL_FIELDS if spec is None else spec.fields) | {"response_format", "stream"}
+    unsaid = adapter.ignores if candidate.streams else adapter.ignores | {"partial_images"}
     told = Capabilities(
-        parameters=tuple(sorted((fields | adapter.fields | {"response_format"}) - adapter.ignores - LATER)),
+        parameters=tuple(sorted((fields | adapter.fields) - unsaid)),
         response_formats=("url", "b64_json"),
         n=Number(N_MAX),
         price=_price(model, candidate, prices),

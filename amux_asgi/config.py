@@ -29,6 +29,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     timeout: float = 540
     body_timeout: float = 30
     write_timeout: float = 60
+    heartbeat: float = 15
     grace: float = 540  # to finish what runs when it is told to stop, `drain` included
     drain: float = 3  # of it, in which requests are still taken and `/readyz` says no; for the standalone server
     public_url: str | None = None  # of the mount, for hosted pictures; otherwise as the request names it

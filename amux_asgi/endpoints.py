@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 import msgspec
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from amux_asgi.adapt import report
 from amux_asgi.capabilities import Capabilities
-from amux_asgi.document import load
+from amux_asgi.document import Body, load
 from amux_asgi.errors import GatewayError, InvalidRequestError, MethodNotAllowedError, ModelNotFoundError, NotFoundError
 from amux_asgi.gateway import Gateway
 from amux_asgi.generation import REPLAYED
@@ -27,9 +27,10 @@ from amux_asgi.receive import receive_json
 from amux_asgi.refusals import headers_of
 from amux_asgi.respond import encoded
 from amux_asgi.scope import admission_of, facts_of, principal_of, request_id_of, reservation_of
+from amux_asgi.streamed import Pace, StreamAnswer
+from amux_asgi.streaming import Reveal
 from amux_asgi.words import quote
 
-Reveal = Literal["attempts", "channel", "cost"]
 Headers = tuple[tuple[str, str], ...]
 PATH: Final = "/images/generations"  # of the request, wherever the app is mounted
 
@@ -37,12 +38,16 @@ PATH: Final = "/images/generations"  # of the request, wherever the app is mount
 class Generations:
     """`POST /v1/images/generations`."""
 
-    def __init__(self, gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal]) -> None:
-        """`longest` (bytes) and `timeout` (seconds) are of the request's body; `reveal` names what clients are told."""
+    def __init__(self, gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal], pace: Pace) -> None:
+        """`longest` (bytes) and `timeout` (seconds) are of the request's body; `reveal` names what clients are told.
+
+        `pace` is that of streams.
+        """
         self._gateway = gateway
         self._longest = longest
         self._timeout = timeout
         self._reveal = reveal
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,6 +75,9 @@ class Generations:
         elif outer is not None:
             outer.hand_over()  # we know the price, and charge it in one step with the answer that is kept
         try:
+            if body.values.get("stream") is True:
+                await self._stream(scope, receive, send, body=body, terms=terms, held=held)
+                return
             made = await self._gateway.generate(body, principal, terms)
         except GatewayError as error:
             facts.update(generation=error.generation, channel=error.channel, attempts=error.attempts)
@@ -89,6 +97,28 @@ class Generations:
             *headers_of(made.standings),
         )
         await _answer(send, made.body, (*headers, REPLAYED) if made.replayed else headers)
+
+    async def _stream(  # noqa: PLR0913, likewise
+        self, scope: Scope, receive: Receive, send: Send, *, body: Body, terms: Terms, held: Held
+    ) -> None:
+        """Answer with events. One who charges further out is told of a price when an answer begins: with a picture."""
+        stream = self._gateway.stream(body, principal_of(scope), terms, count=held.add)
+
+        def headers() -> Headers:
+            replayed = (REPLAYED,) if stream.made is not None and stream.made.replayed else ()
+            return (*_adapted(stream.changes), *headers_of(stream.standings), *replayed)
+
+        try:
+            await StreamAnswer(scope, receive, send, pace=replace(self._pace, waits=terms.paid)).send(stream, headers)
+        finally:
+            if (made := stream.made) is not None:
+                facts_of(scope).update(
+                    generation=made.id,
+                    channel=made.channel,
+                    attempts=made.attempts,
+                    images=made.images,
+                    cost=made.cost,
+                )
 
 
 class Estimates:
@@ -153,9 +183,9 @@ async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:  # n
     raise NotFoundError(f"nothing answers at {quote(scope['path'])}; pictures are made at '/v1/images/generations'")
 
 
-def routes(gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal]) -> list[BaseRoute]:
+def routes(gateway: Gateway, *, longest: int, timeout: float, reveal: Sequence[Reveal], pace: Pace) -> list[BaseRoute]:
     """List the routes: with and without `/v1`, with and without a slash at the end, never a redirect."""
-    generations = Generations(gateway, longest=longest, timeout=timeout, reveal=reveal)
+    generations = Generations(gateway, longest=longest, timeout=timeout, reveal=reveal, pace=pace)
     estimates = Estimates(gateway, longest=longest, timeout=timeout)
     models = Models(gateway)
     model = Model(gateway)

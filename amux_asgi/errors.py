@@ -5,6 +5,10 @@ ended, and so what another attempt may do.
 """
 
 from enum import Enum
+from typing import Final
+
+INTERNAL: Final = "an internal error; the request id finds it in the operator's log"
+LONGEST_TEXT: Final = 2000  # characters; a client can name a field by a whole megabyte
 
 
 class End(Enum):
@@ -60,6 +64,11 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.retry = self.retry if retry is None else retry
         self.upstream_code = upstream_code
+
+    def envelope(self) -> dict[str, str | None]:
+        """Give what stands below `error`: four keys, always, none of them long; half a character becomes a `?`."""
+        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {name: text and text[:LONGEST_TEXT].encode(errors="replace").decode() for name, text in fields.items()}
 
 
 class InvalidRequestError(GatewayError):

@@ -35,6 +35,9 @@ REFUSED: Final = frozenset(
 
 EDITS_ONLY: Final = frozenset({"image", "images", "input_fidelity", "mask"})
 
+EVERYWHERE: Final = frozenset({"partial_images", "response_format", "stream"})
+"""What every model can be asked here, whatever its vendor says: we make one form of another."""
+
 
 def parse(asked: Body | GenerationRequest, spec: ModelSpec | None) -> GenerationRequest:
     """Give the valid request, of a body or of one that was valid for another model.
@@ -72,7 +75,7 @@ def check(fields: Fields, spec: ModelSpec | None) -> None:
 
 def _check_name(name: str, spec: ModelSpec | None) -> None:
     if name in FIELDS:
-        known = spec is None or name in spec.fields or name == "response_format"
+        known = spec is None or name in spec.fields or name in EVERYWHERE
     else:
         plain = name.lower()
         known = plain not in REFUSED and plain not in FIELDS and not (spec is not None and name in EDITS_ONLY)

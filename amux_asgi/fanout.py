@@ -32,6 +32,26 @@ def joined(answers: Sequence[ImagesResponse]) -> ImagesResponse:
     )
 
 
+def divided(usage: Usage, count: int) -> list[Usage]:
+    """Share tokens out among so many pictures; what does not go up goes to the first ones."""
+    inputs, outputs = usage.input_tokens_details, usage.output_tokens_details
+    parts = zip(
+        _details_divided(usage.input_tokens, inputs, count),
+        _details_divided(usage.output_tokens, outputs, count),
+        strict=True,
+    )
+    return [
+        Usage(
+            total_tokens=got[0] + made[0],
+            input_tokens=got[0],
+            output_tokens=made[0],
+            input_tokens_details=got[1],
+            output_tokens_details=made[1],
+        )
+        for got, made in parts
+    ]
+
+
 def worst(errors: Iterable[Exception]) -> Exception:
     """Choose the error that most forbids sending the request again, a bug of ours before all; the first of its kind."""
     return min(errors, key=lambda error: _WORST.index(error.end if isinstance(error, GatewayError) else None))
@@ -56,6 +76,21 @@ def _details(all_of_them: Sequence[TokensDetails | msgspec.UnsetType]) -> Tokens
         text_tokens=sum(details.text_tokens for details in known),
         image_tokens=sum(details.image_tokens for details in known),
     )
+
+
+def _details_divided(
+    total: int, details: TokensDetails | msgspec.UnsetType, count: int
+) -> list[tuple[int, TokensDetails | msgspec.UnsetType]]:
+    """Divide a sum and what it is made of, so that each part is the sum of its own."""
+    if details is msgspec.UNSET or details.text_tokens + details.image_tokens != total:
+        return [(part, msgspec.UNSET) for part in _divided(total, count)]
+    texts, images = _divided(details.text_tokens, count), _divided(details.image_tokens, count)
+    return [(text + image, TokensDetails(text, image)) for text, image in zip(texts, images, strict=True)]
+
+
+def _divided(number: int, count: int) -> list[int]:
+    each, rest = divmod(number, count)
+    return [each + (i < rest) for i in range(count)]
 
 
 _WORST = (None, End.UNKNOWN, End.FINAL, End.REFUSED, End.NEVER_SENT)

@@ -1,9 +1,8 @@
-"""One generation, end to end: the order of the steps stands in `Gateway.generate`, `_claim`, `_work` and `_paid`."""
+"""One generation, end to end: the order of the steps stands in `generate`, `_claim`, `_work` and `_paid`."""
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from msgspec import Struct
@@ -12,43 +11,35 @@ from msgspec.structs import replace
 from amux_asgi.adapters.openai import order as fields_of
 from amux_asgi.admission import Admission, enter
 from amux_asgi.admitting import Rulebook, demand_of
+from amux_asgi.asking import MAYBE_PAID, Choice, Sending, Sent, Watch
 from amux_asgi.capabilities import Capabilities, capabilities
 from amux_asgi.claims import Work
 from amux_asgi.document import Body
-from amux_asgi.errors import End, GatewayError
-from amux_asgi.generation import Generation, error_kept, facts_about, said_again
+from amux_asgi.errors import GatewayError, InvalidRequestError
+from amux_asgi.generation import Generation, Streamed, error_kept, facts_about, said_again, streamed_again
 from amux_asgi.health import Health
 from amux_asgi.idempotency import DAY, is_terminal, life_of
 from amux_asgi.in_flight import Held
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Plan, Planner, Terms
 from amux_asgi.postman import Postman
-from amux_asgi.pricing import NANO, Prices, Range
-from amux_asgi.quota import (
-    Answer,
-    Attempt,
-    Ledger,
-    MemoryLedger,
-    Order,
-    Settlement,
-    account_wallet,
-    fresh_id,
-)
+from amux_asgi.pricing import Prices, Range
+from amux_asgi.quota import Answer, Attempt, Ledger, MemoryLedger, Order
 from amux_asgi.routing import Routes
 from amux_asgi.runtime import Runtime, Runtimes
 from amux_asgi.schema import GenerationRequest, ImagesResponse, encode_response
-from amux_asgi.sending import MAYBE_PAID, Choice, Sender, Sending, Sent
+from amux_asgi.sending import Sender
+from amux_asgi.settling import Settler, capture, check_unlimited
+from amux_asgi.streaming import Reveal, Streamer
+from amux_asgi.streams import Stream
 from amux_asgi.transport.carry import Sleep
 from amux_asgi.transport.fetch import Fetcher
 from amux_asgi.transport.tokens import Tokens
 from amux_asgi.wire import Target
 from amux_asgi.wiring import Lines
 
-PREFIX: Final = "gen_"
-UNBOUNDED: Final = 1_000 * NANO  # held where nobody can say the most; only accounts without limit may ask for that
+T = TypeVar("T")
 USUAL: Final = Terms()
-
-logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -59,6 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_answer: int = 67_108_864  # for each picture asked
     strict: bool = False
     public_url: str | None = None  # where the app is found, for hosted pictures
+    reveal: tuple[Reveal, ...] = ()  # what clients are told of a generation
 
 
 class Estimate(Struct, frozen=True, kw_only=True):
@@ -105,7 +97,7 @@ class Gateway:
         self._settings = settings
         self._prices = prices
         self._limits = limits
-        self._vendors = Prices()  # what the vendors themselves take
+        self._settler = Settler(prices, now=now)
         self._planner = Planner(
             routes,
             prices,
@@ -165,12 +157,13 @@ class Gateway:
         Raises:
             GatewayError: every failure, with its answer.
         """
-        seconds = self._settings.timeout if terms.timeout is None else min(terms.timeout, self._settings.timeout)
-        deadline = (self._clock() if terms.begun is None else terms.begun) + seconds
-        plan = self._planner.plan(asked, principal, terms)
+        plan, deadline = self._planned(asked, principal, terms)
+        if plan.request.stream:
+            raise InvalidRequestError("a stream is read with Gateway.stream(); leave out 'stream' here", param="stream")
         reader = _Reader()
+        work = partial(self._work, plan, partial(self._paid, plan, deadline))
         try:
-            made = await self._runtimes.run(partial(self._claim, plan, deadline, reader), self._lines)
+            made = await self._runtimes.run(partial(self._claim, plan, deadline, reader, work, said_again), self._lines)
             if terms.gone is not None and await terms.gone():
                 reader.leave()
         except anyio.get_cancelled_exc_class():
@@ -178,17 +171,56 @@ class Gateway:
             raise
         return made
 
-    async def _claim(self, plan: Plan, deadline: float, reader: "_Reader", runtime: Runtime) -> Generation:
+    def stream(
+        self,
+        asked: Body | GenerationRequest,
+        principal: Principal,
+        terms: Terms = USUAL,
+        *,
+        count: Callable[[int], object] = lambda _: None,
+    ) -> Stream:
+        """Begin to make the pictures, and give their events as they come; as `generate`, whoever stops reading.
+
+        `count` is told of the bytes that are kept for the reader.
+
+        Raises:
+            GatewayError: it is refused; whatever fails later is raised where the stream is read.
+        """
+        if isinstance(asked, GenerationRequest) and not asked.stream:
+            asked = replace(asked, stream=True)
+        plan, deadline = self._planned(asked, principal, terms)
+        reader = _Reader()
+        stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave)
+        work = partial(self._work, plan, partial(self._streamed, stream, plan, deadline))
+        job = partial(self._claim, plan, deadline, reader, work, partial(_told_again, stream))
+        self._runtimes.begin(job, self._lines, stream.end)
+        return stream
+
+    def _planned(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms) -> tuple[Plan, float]:
+        """Say what is to be done, and until when by our clock."""
+        seconds = self._settings.timeout if terms.timeout is None else min(terms.timeout, self._settings.timeout)
+        deadline = (self._clock() if terms.begun is None else terms.begun) + seconds
+        return self._planner.plan(asked, principal, terms), deadline
+
+    async def _claim(  # noqa: PLR0913, PLR0917, what is done once for all twins, and by whom
+        self,
+        plan: Plan,
+        deadline: float,
+        reader: "_Reader",
+        work: Callable[["_Job"], Awaitable[T]],
+        again: Callable[[Answer], T],
+        runtime: Runtime,
+    ) -> T:
         """Do it, unless a twin has done it or does."""
         turn = await runtime.claims.begin(plan.terms.ask, deadline=deadline)
         if isinstance(turn, Answer):
-            return said_again(turn)
+            return again(turn)
         reader.take(turn)
         try:
             with runtime.in_flight.open(plan.principal.key) as held:
                 pictures = plan.request.n or 1
                 held.reserve(runtime.in_flight.expected(plan.model, pictures, longest=self._settings.max_answer))
-                made = await self._work(plan, deadline, turn, runtime, held)
+                made = await work(_Job(turn, runtime, held))
                 runtime.in_flight.learn(plan.model, pictures, held.seen)
                 return made
         except GatewayError as error:
@@ -199,19 +231,18 @@ class Gateway:
         finally:
             turn.drop()
 
-    async def _work(self, plan: Plan, deadline: float, work: Work, runtime: Runtime, held: Held) -> Generation:
+    async def _work(self, plan: Plan, pay: Callable[["_Job", Admission], Awaitable[T]], job: "_Job") -> T:
         """Do it, if it can be done at present, within the limits: their places are held to its end, whoever leaves."""
         if plan.resting is not None:
             raise plan.resting
-        async with self._postman.ready(plan, runtime):
+        async with self._postman.ready(plan, job.runtime):
             if plan.cost is None and not plan.terms.paid:
-                await _check_unlimited(runtime.ledger, plan)
-            admission = await self._admit(plan, runtime)
+                await check_unlimited(job.runtime.ledger, plan)
+            admission = await self._admit(plan, job.runtime)
             try:
-                made = await self._paid(plan, deadline, work, runtime, held)
+                return await pay(job, admission)
             finally:
                 admission.leave()
-        return replace(made, standings=admission.standings)
 
     async def _admit(self, plan: Plan, runtime: Runtime) -> Admission:
         """Take what it weighs by every limit that it falls under, or nothing."""
@@ -219,27 +250,22 @@ class Gateway:
         hits = self._limits.hits(plan.principal, plan.model, demand)
         return await enter(runtime.limiter, hits, plan.terms.admission)
 
-    async def _paid(self, plan: Plan, deadline: float, work: Work, runtime: Runtime, held: Held) -> Generation:
+    async def _paid(self, plan: Plan, deadline: float, job: "_Job", admission: Admission) -> Generation:
         """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
-        ledger = MemoryLedger() if plan.terms.paid else runtime.ledger
-        order = self._order(plan)
+        ledger = _ledger(plan, job)
+        order = self._settler.order(plan)
         attempts: list[Attempt] = []
-        sending = self._sending(order.id, plan, deadline, attempts, held)
+        sending = self._sending(order.id, plan, deadline, attempts, job.held)
         settled = False
         await ledger.hold(order)
         try:
-            sent = await self._sender.send(sending, runtime)
-            left = deadline - self._clock()
-            images = await self._postman.deliver(plan, sent, order.id, left, runtime, grow=held.grow)
-            price = self._price(plan, sent, images)
-            made = self._made(order, sent, images, price, attempts)
-            answer = work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
-            await _capture(
-                ledger,
-                order,
-                self._settlement(sent, len(made.images.data), price or 0, attempts),
-                work.with_capture(answer),
-            )
+            sent = await self._sender.send(sending, job.runtime)
+            images = await self._deliver(plan, deadline, order.id, job, sent)
+            price = self._settler.price(plan, sent, images)
+            made = self._made(order, sent, images, price, attempts, admission)
+            answer = job.work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
+            settlement = self._settler.settlement(sent, len(images.data), price or 0, attempts)
+            await capture(ledger, order, settlement, job.work.with_capture(answer))
             settled = True
         except GatewayError as error:
             if any(attempt.end in MAYBE_PAID for attempt in attempts):
@@ -247,38 +273,44 @@ class Gateway:
             raise
         finally:
             if not settled:
-                ledger.release(order, self._unsettled(attempts))
-        (work.keep if plan.terms.paid else work.finish)(answer)  # whoever charges further out keeps no answers
+                ledger.release(order, self._settler.joined((), attempts))
+        (job.work.keep if plan.terms.paid else job.work.finish)(answer)  # whoever charges further out keeps no answers
         return made
 
-    def _price(self, plan: Plan, sent: Sent, images: ImagesResponse) -> int | None:
-        """Say what it did cost; of what had a price, and gets none for its answer, the most.
-
-        Of pictures that were made and cannot be delivered the client pays nothing, though their tokens are told in one.
-        """
-        candidate, adapted = sent.choice.candidate, sent.choice.adapted
-        price = self._prices.cost(
-            plan.model, candidate.model, adapted.request, sent.images, rules=candidate.rules, sure=adapted.sure
+    async def _streamed(
+        self, stream: Stream, plan: Plan, deadline: float, job: "_Job", admission: Admission
+    ) -> Streamed:
+        """Do the same picture by picture, as they come."""
+        stream.standings = admission.standings
+        order = self._settler.order(plan)
+        attempts: list[Attempt] = []
+        streamer = Streamer(
+            stream,
+            plan,
+            order,
+            job.work,
+            ledger=_ledger(plan, job),
+            settler=self._settler,
+            deliver=partial(self._deliver, plan, deadline, order.id, job),
+            attempts=attempts,
+            reveal=self._settings.reveal,
         )
-        price = plan.cost.most if price is None and plan.cost is not None else price
-        made, delivered = len(sent.images.data), len(images.data)
-        return price if price is None or delivered == made else -(-price * delivered // made)
+        sending = self._sending(order.id, plan, deadline, attempts, job.held, watch=streamer)
+        return await streamer.run(partial(self._sender.send, sending, job.runtime))
 
-    def _order(self, plan: Plan) -> Order:
-        now = self._now()
-        principal = plan.principal
-        return Order(
-            id=fresh_id(PREFIX, now),
-            account=principal.account,
-            key=principal.key,
-            budget=None if plan.terms.paid else principal.budget,
-            amount=UNBOUNDED if plan.cost is None else plan.cost.most,
-            begun=now,
-            model=plan.model,
-            request_id=plan.terms.request_id,
-        )
+    async def _deliver(self, plan: Plan, deadline: float, generation: str, job: "_Job", sent: Sent) -> ImagesResponse:
+        left = deadline - self._clock()
+        return await self._postman.deliver(plan, sent, generation, left, job.runtime, grow=job.held.grow)
 
-    def _sending(self, generation: str, plan: Plan, deadline: float, attempts: list[Attempt], held: Held) -> Sending:
+    def _sending(  # noqa: PLR0913, PLR0917, what belongs to one generation
+        self,
+        generation: str,
+        plan: Plan,
+        deadline: float,
+        attempts: list[Attempt],
+        held: Held,
+        watch: Watch | None = None,
+    ) -> Sending:
         return Sending(
             id=generation,
             request=plan.request,
@@ -291,6 +323,8 @@ class Gateway:
             attempts=attempts,
             key=held.key,
             grow=held.grow,
+            forget=held.forget,
+            watch=watch,
         )
 
     def _fits(self, plan: Plan, choice: Choice) -> bool:
@@ -305,8 +339,14 @@ class Gateway:
         )
         return found is not None and found.most <= plan.cost.most
 
-    def _made(
-        self, order: Order, sent: Sent, images: ImagesResponse, price: int | None, attempts: Sequence[Attempt]
+    def _made(  # noqa: PLR0913, PLR0917, all that is known of it
+        self,
+        order: Order,
+        sent: Sent,
+        images: ImagesResponse,
+        price: int | None,
+        attempts: Sequence[Attempt],
+        admission: Admission,
     ) -> Generation:
         images = replace(images, created=images.created or self._now() // 1000)
         return Generation(
@@ -317,30 +357,16 @@ class Gateway:
             channel=sent.choice.candidate.channel.name,
             attempts=len(attempts),
             cost=None if price is None else min(price, order.amount),
+            standings=admission.standings,
         )
 
-    def _settlement(self, sent: Sent, delivered: int, price: int, attempts: Iterable[Attempt]) -> Settlement:
-        candidate, request = sent.choice.candidate, sent.choice.adapted.request
-        usage = sent.images.tokens()
-        attempts = tuple(attempts)
-        unknown = any(attempt.end == End.UNKNOWN.value for attempt in attempts)
-        cost = self._vendors.cost(candidate.rules, candidate.rules, request, sent.images)
-        return Settlement(
-            ended=self._now(),
-            charged=price,
-            cost=None if unknown else cost,
-            channel=candidate.channel.name,
-            attempts=attempts,
-            images=delivered,
-            input_tokens=_counted(usage and usage.input_tokens),
-            output_tokens=_counted(usage and usage.output_tokens),
-        )
 
-    def _unsettled(self, attempts: Iterable[Attempt]) -> Settlement:
-        """Say how it ended without pictures; of an attempt that may have been paid nobody knows what it cost."""
-        attempts = tuple(attempts)
-        unknown = any(attempt.end in MAYBE_PAID for attempt in attempts)
-        return Settlement(ended=self._now(), cost=None if unknown else 0, attempts=attempts)
+class _Job(Struct, frozen=True):
+    """What one generation has: what others may wait for, what runs, and the bytes that it holds."""
+
+    work: Work
+    runtime: Runtime
+    held: Held
 
 
 class _Reader:
@@ -361,22 +387,12 @@ class _Reader:
             self._work.left()
 
 
-async def _capture(ledger: Ledger, order: Order, settlement: Settlement, answer: Answer | None) -> None:
-    charged = await ledger.capture(order, settlement, answer)
-    if settlement.charged > charged:
-        logger.warning("%s: undercharged, it cost more than was held for it", order.id)
+def _ledger(plan: Plan, job: _Job) -> Ledger:
+    """Give what charges, unless somebody further out does."""
+    return MemoryLedger() if plan.terms.paid else job.runtime.ledger
 
 
-async def _check_unlimited(ledger: Ledger, plan: Plan) -> None:
-    """Let only those have what has no price who may spend without limit."""
-    wallet = await ledger.get(account_wallet(plan.principal.account))
-    if plan.principal.budget is not None or (wallet is not None and wallet.credit is not None):
-        raise plan.unpriced()
-
-
-def _counted(tokens: int | None) -> int:
-    """Take an upstream's count only if it can be one."""
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else 0
-
-
-_MOST_TOKENS: Final = 10**12
+def _told_again(stream: Stream, answer: Answer) -> Streamed:
+    made = streamed_again(answer)
+    stream.say_again(made)
+    return made

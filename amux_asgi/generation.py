@@ -32,6 +32,19 @@ class Generation(Struct, frozen=True, kw_only=True):
     standings: tuple[Standing, ...] = ()
 
 
+class Streamed(Struct, frozen=True, kw_only=True):
+    """What came of a stream. `body` is what it said but for previews, where that is kept; `images` counts them."""
+
+    id: str
+    body: bytes
+    images: int
+    changes: tuple[str, ...]
+    channel: str
+    attempts: int
+    cost: int | None
+    replayed: bool = False
+
+
 class _Error(Struct, frozen=True):
     message: str
     type: str
@@ -43,10 +56,12 @@ class _Error(Struct, frozen=True):
     attempts: int
 
 
-def facts_about(made: Generation) -> Facts:
+def facts_about(made: Generation | Streamed) -> Facts:
     """Write what is kept of a generation beside its body."""
     cost = "" if made.cost is None else str(made.cost)
-    told = (("id", made.id), ("channel", made.channel), ("attempts", str(made.attempts)), ("cost", cost))
+    told = [("id", made.id), ("channel", made.channel), ("attempts", str(made.attempts)), ("cost", cost)]
+    if isinstance(made, Streamed):
+        told.append(("images", str(made.images)))
     return Facts(headers=(*told, *(("change", change) for change in made.changes)))
 
 
@@ -71,10 +86,7 @@ def said_again(answer: Answer) -> Generation:
     Raises:
         GatewayError: an error was.
     """
-    facts = facts_of(answer)
-    if facts.status != _OK:
-        raise _error(answer.body, facts.status)
-    told = dict(facts.headers)
+    facts, told = _kept(answer)
     return Generation(
         id=told["id"],
         images=images_response(fields_of(answer.body)),
@@ -85,6 +97,32 @@ def said_again(answer: Answer) -> Generation:
         cost=int(told["cost"]) if told["cost"] else None,
         replayed=True,
     )
+
+
+def streamed_again(answer: Answer) -> Streamed:
+    """Read what was kept of a stream.
+
+    Raises:
+        GatewayError: an error was.
+    """
+    facts, told = _kept(answer)
+    return Streamed(
+        id=told["id"],
+        body=answer.body,
+        images=int(told["images"]),
+        changes=_all(facts.headers, "change"),
+        channel=told["channel"],
+        attempts=int(told["attempts"]),
+        cost=int(told["cost"]) if told["cost"] else None,
+        replayed=True,
+    )
+
+
+def _kept(answer: Answer) -> tuple[Facts, dict[str, str]]:
+    facts = facts_of(answer)
+    if facts.status != _OK:
+        raise _error(answer.body, facts.status)
+    return facts, dict(facts.headers)
 
 
 def _error(body: bytes, status: int) -> GatewayError:

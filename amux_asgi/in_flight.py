@@ -64,6 +64,10 @@ class Held:
         if more > 0:
             await self._book.grow(self, more)
 
+    def forget(self, size: int) -> None:
+        """Note that bytes of an answer are held no more: as many may come in their place."""
+        self.seen -= size
+
     def __enter__(self) -> Self:
         return self
 

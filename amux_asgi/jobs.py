@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
@@ -27,15 +27,22 @@ class Jobs:
         self._running = 0
         self._idle = anyio.Event()
 
+    def begin(
+        self, work: Callable[[], Awaitable[T]], ended: Callable[["Outcome[T]"], object] | None = None
+    ) -> "Outcome[T]":
+        """Begin the work; `ended` is told of its end, however it comes."""
+        outcome = Outcome[T](ended)
+        self._running += 1
+        self._spawn(lambda: self._finish(work, outcome))
+        return outcome
+
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Begin the work and wait for its end.
 
         Raises:
             GatewayError: as the work does; `UpstreamTimeoutError` when it was cut off because the app stopped.
         """
-        outcome = _Outcome[T]()
-        self._running += 1
-        self._spawn(lambda: self._finish(work, outcome))
+        outcome = self.begin(work)
         try:
             await outcome.done.wait()
         finally:
@@ -49,7 +56,7 @@ class Jobs:
                 self._idle = anyio.Event()
                 await self._idle.wait()
 
-    async def _finish(self, work: Callable[[], Awaitable[T]], outcome: "_Outcome[T]") -> None:
+    async def _finish(self, work: Callable[[], Awaitable[T]], outcome: "Outcome[T]") -> None:
         try:
             outcome.value = (await work(),)
         except Exception as exc:
@@ -60,20 +67,38 @@ class Jobs:
             self._running -= 1
             self._idle.set()
             outcome.done.set()
+            if outcome.ended is not None:
+                outcome.ended(outcome)
 
 
-class _Outcome(Generic[T]):
-    """How a job ended: with a value, with an error, or with neither when it was cut off."""
+class Outcome(Generic[T]):
+    """How a job ended: with a value, with an error, or with neither when it was cut off.
 
-    __slots__ = ("done", "error", "value", "waited_for")
+    `waited_for` says that somebody still wants to know.
+    """
 
-    def __init__(self) -> None:
-        self.done = anyio.Event()
+    __slots__ = ("done", "ended", "error", "value", "waited_for")
+
+    def __init__(self, ended: Callable[["Outcome[T]"], object] | None = None) -> None:
+        self.ended: Callable[[Outcome[T]], object] | None = ended
+        self.done: anyio.Event = anyio.Event()
         self.value: tuple[T] | None = None
         self.error: Exception | None = None
-        self.waited_for = True
+        self.waited_for: bool = True
+
+    @property
+    def fault(self) -> Exception | None:
+        """Give the error that it ended with, if it did not end with a value."""
+        if self.value is not None:
+            return None
+        return self.error or UpstreamTimeoutError("the gateway stopped before the picture was ready")
 
     def get(self) -> T:
-        if self.value is not None:
-            return self.value[0]
-        raise self.error or UpstreamTimeoutError("the gateway stopped before the picture was ready")
+        """Give the value.
+
+        Raises:
+            Exception: it ended with an error.
+        """
+        if self.value is None:
+            raise cast("Exception", self.fault)
+        return self.value[0]

@@ -8,6 +8,7 @@ from typing import cast
 from msgspec import Struct
 
 from amux_asgi.admission import Admission
+from amux_asgi.asking import Choice, fit
 from amux_asgi.document import Body, body_of
 from amux_asgi.errors import (
     GatewayError,
@@ -23,7 +24,6 @@ from amux_asgi.keys import Principal
 from amux_asgi.pricing import Prices, Range, dollars
 from amux_asgi.routing import Candidate, Routes
 from amux_asgi.schema import GenerationRequest
-from amux_asgi.sending import Choice, fit
 from amux_asgi.words import quote
 
 HOPS = 2  # gateways in a row at most

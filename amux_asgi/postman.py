@@ -6,14 +6,14 @@ from functools import partial
 from typing import Final
 
 from amux_asgi.adapt import forms_of
+from amux_asgi.asking import Sent
 from amux_asgi.delivering import Deliverer
-from amux_asgi.delivery import HOUR, URL, Wish, check_form, form_of
+from amux_asgi.delivery import BASE64, HOUR, URL, Wish, check_form, form_of
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.planning import Plan
 from amux_asgi.routing import Candidate
 from amux_asgi.runtime import Runtime
 from amux_asgi.schema import ImagesResponse
-from amux_asgi.sending import Sent
 from amux_asgi.transport.carry import Grow
 from amux_asgi.transport.fetch import Fetcher
 
@@ -99,7 +99,8 @@ class Postman:
 
     def _form(self, plan: Plan) -> str | None:
         spec = plan.first.candidate.spec
-        return form_of(plan.request.response_format, None if spec is None else spec.response_format)
+        own = BASE64 if plan.request.stream else None if spec is None else spec.response_format
+        return form_of(plan.request.response_format, own)
 
     def _base(self, plan: Plan) -> str | None:
         return self._public_url or plan.terms.mount

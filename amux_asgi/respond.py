@@ -1,5 +1,6 @@
 """The one writer of error bodies."""
 
+import logging
 import math
 import re
 from collections.abc import Iterable
@@ -11,9 +12,11 @@ from starlette.types import Scope, Send
 from amux_asgi.errors import End, GatewayError, MethodNotAllowedError
 from amux_asgi.scope import facts_of, request_id_of
 
-LONGEST_TEXT: Final = 2000  # characters; a client can name a field by a whole megabyte
 LONGEST_WAIT: Final = 60  # seconds that every SDK honours
+SERVER_ERROR: Final = 500
 POLICY_VIOLATION: Final = 1008  # of a websocket's close
+
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,10 +36,16 @@ async def respond(scope: Scope, send: Send, error: GatewayError) -> None:
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
 
 
+def log(scope: Scope, error: GatewayError) -> None:
+    """Note an error for the host's access log, and tell the operator of what is no client's fault."""
+    facts_of(scope)["code"] = error.code
+    if error.status >= SERVER_ERROR:
+        logger.error("%s: %d %s", request_id_of(scope), error.status, error.code)
+
+
 def body_of(error: GatewayError) -> bytes:
-    """Write the four keys, always, none of them long; half a character of UTF-16 becomes a question mark."""
-    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return msgspec.json.encode({"error": {name: text and _fit(text) for name, text in fields.items()}})
+    """Write the body of an error's answer."""
+    return msgspec.json.encode({"error": error.envelope()})
 
 
 def headers_of(error: GatewayError) -> Headers:
@@ -59,10 +68,6 @@ def headers_of(error: GatewayError) -> Headers:
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     """Write headers as ASGI has them; what is not printable ASCII becomes a question mark."""
     return [(name.encode(), _UNFIT.sub("?", value).encode()) for name, value in headers]
-
-
-def _fit(text: str) -> str:
-    return text[:LONGEST_TEXT].encode(errors="replace").decode()
 
 
 async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> None:

@@ -67,6 +67,12 @@ class Candidate(Struct, frozen=True):
         spec, widened = find(self.rules), self.channel.adapter.spec
         return spec if spec is None or widened is None else widened(spec)
 
+    @property
+    def streams(self) -> bool:
+        """Tell whether the model itself can be asked for a stream through this channel."""
+        spec = self.spec
+        return self.channel.adapter.hear is not None and (spec is None or "stream" in spec.fields)
+
 
 class Routes:
     """All channels, indexed by model, so that a look-up costs the same with one channel as with a thousand."""

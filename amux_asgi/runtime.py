@@ -18,7 +18,7 @@ from amux_asgi.claims import Claims
 from amux_asgi.errors import NotStartedError
 from amux_asgi.idempotency import MemoryAnswers
 from amux_asgi.in_flight import Held, InFlight
-from amux_asgi.jobs import Jobs
+from amux_asgi.jobs import Jobs, Outcome
 from amux_asgi.pictures import OpenPictures, Pictures
 from amux_asgi.places import Places
 from amux_asgi.pulse import Pulse
@@ -199,12 +199,26 @@ class Runtimes:
         Raises:
             NotStartedError: the lifespan never ran, on an event loop that cannot do without.
         """
+        jobs, job = self._job(work, lines)
+        return await jobs.run(job)
+
+    def begin(
+        self, work: Callable[[Runtime], Awaitable[T]], lines: Lines | None, ended: Callable[[Outcome[T]], object]
+    ) -> Outcome[T]:
+        """Begin a job that nobody waits for; `ended` is told of its end. Raises as `run` does."""
+        jobs, job = self._job(work, lines)
+        return jobs.begin(job, ended)
+
+    def _job(
+        self, work: Callable[[Runtime], Awaitable[T]], lines: Lines | None
+    ) -> tuple[Jobs, Callable[[], Awaitable[T]]]:
+        """Say where a job runs, and all that is done for it."""
         lines = self._lines if lines is None else lines
         if (home := self.current) is not None:
-            return await home.jobs.run(partial(home.run, work, lines))
+            return home.jobs, partial(home.run, work, lines)
         loop = _asyncio_loop()
         self._warn()
-        return await Jobs(partial(_spawn, loop)).run(partial(self._alone, work, lines))
+        return Jobs(partial(_spawn, loop)), partial(self._alone, work, lines)
 
     def open(self, key: str) -> Held:
         """Give what a request of this key holds outside its job, to be entered: its body, and its reply."""

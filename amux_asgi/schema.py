@@ -107,12 +107,22 @@ class ImagesResponse(Struct, frozen=True, kw_only=True):
             return None
 
 
+class Preview(Struct, frozen=True, kw_only=True):
+    """What a picture looks like before it is finished; `index` counts from 0, `extra` is as of an answer."""
+
+    b64_json: Raw
+    index: int
+    created: int = 0
+    extra: dict[str, Raw] = {}
+
+
 BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that decoding foreign bytes can raise
 
 _object: Final = msgspec.json.Decoder(dict[str, Raw])
 _objects: Final = msgspec.json.Decoder(list[dict[str, Raw]])
 _text: Final = msgspec.json.Decoder(str)
 _integer: Final = msgspec.json.Decoder(int)
+_index: Final = msgspec.json.Decoder(Annotated[int, Meta(ge=0, le=9)])
 _usage: Final = msgspec.json.Decoder(Usage)
 _encoder: Final = msgspec.json.Encoder()
 
@@ -140,9 +150,33 @@ def images_response(fields: Mapping[str, Raw]) -> ImagesResponse:
     return ImagesResponse(data=data, created=created, usage=rest.pop("usage", NOTHING), extra=rest)
 
 
+def preview(fields: Mapping[str, Raw]) -> Preview:
+    """Read an event that shows a picture before it is finished.
+
+    Raises:
+        msgspec.DecodeError: it shows none; any of `BAD_JSON` may come.
+    """
+    rest = _present(fields)
+    created, index = _taken_at(rest), _index.decode(rest.pop("partial_image_index", NOTHING))
+    image = _image({"b64_json": rest.pop("b64_json", NOTHING)})
+    return Preview(b64_json=image.b64_json, index=index, created=created, extra=rest)
+
+
+def finished(fields: Mapping[str, Raw]) -> ImagesResponse:
+    """Read an event that holds a finished picture: an answer with one.
+
+    Raises:
+        msgspec.DecodeError: it holds none; any of `BAD_JSON` may come.
+    """
+    rest = _present(fields)
+    created, usage = _taken_at(rest), rest.pop("usage", NOTHING)
+    image = _image({name: rest.pop(name) for name in _OF_IMAGE if name in rest})
+    return ImagesResponse(data=(image,), created=created, usage=usage, extra=rest)
+
+
 def encode_response(response: ImagesResponse) -> bytes:
     """Write the answer as a client gets it: absent fields are absent, pictures are copied once."""
-    fields: dict[str, Any] = {"created": response.created, "data": [_fields(image) for image in response.data]}
+    fields: dict[str, Any] = {"created": response.created, "data": [image_fields(image) for image in response.data]}
     if response.usage is not NOTHING:
         fields["usage"] = response.usage
     return _encoder.encode(fields | response.extra)
@@ -156,6 +190,12 @@ def _created(raw: Raw) -> int:
         return 0
 
 
+def _taken_at(rest: dict[str, Raw]) -> int:
+    """Take out of an event what says when and what it is; give the former."""
+    rest.pop("type", None)
+    return _created(rest.pop("created_at", NOTHING))
+
+
 def _image(fields: Mapping[str, Raw]) -> Image:
     rest = _present(fields)
     base64_text = rest.pop("b64_json", NOTHING)
@@ -166,7 +206,8 @@ def _image(fields: Mapping[str, Raw]) -> Image:
     return Image(url=url, b64_json=base64_text, revised_prompt=revised, extra=rest)
 
 
-def _fields(image: Image) -> dict[str, Any]:
+def image_fields(image: Image) -> dict[str, Any]:
+    """Give what is told of a picture, absent fields absent."""
     fields: dict[str, Any] = {}
     if image.b64_json is not NOTHING:
         fields["b64_json"] = image.b64_json
@@ -182,4 +223,5 @@ def _present(fields: Mapping[str, Raw]) -> dict[str, Raw]:
 
 
 _EMPTY: Final = (b"null", b'""')
+_OF_IMAGE: Final = ("b64_json", "url", "revised_prompt")
 _LONGEST_EMPTY: Final = 4

@@ -1,17 +1,15 @@
 """Ask one candidate after the other, until one delivers or an end forbids another attempt."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from math import inf
 from typing import Final
 
 import anyio
-from msgspec import Struct
 from msgspec.structs import replace
 
-from amux_asgi.adapt import adapt, refuse_changes
-from amux_asgi.adapters._base import Fitted
+from amux_asgi.asking import BILLED, Choice, Sending, Sent, fit
 from amux_asgi.attempts import EXTRA_ATTEMPTS, SHORTEST_TIME, Budget, in_turn, is_free, may_go_on, pause
 from amux_asgi.errors import (
     End,
@@ -22,57 +20,21 @@ from amux_asgi.errors import (
     UpstreamUnavailableError,
 )
 from amux_asgi.explain import parse
-from amux_asgi.fanout import joined, shares, worst
+from amux_asgi.fanout import joined, worst
 from amux_asgi.health import Health
+from amux_asgi.hearing import Hearing
 from amux_asgi.quota import Attempt
 from amux_asgi.redact import hide
 from amux_asgi.resting import signal
 from amux_asgi.routing import Candidate
 from amux_asgi.runtime import Clock, Runtime
-from amux_asgi.schema import NOTHING, GenerationRequest, ImagesResponse
+from amux_asgi.schema import NOTHING, ImagesResponse
 from amux_asgi.transport.base import Transport
-from amux_asgi.transport.carry import Grow, Sleep, Way, carry
+from amux_asgi.transport.carry import Sleep, Way, carry
 from amux_asgi.transport.tokens import Tokens
 from amux_asgi.wire import Target
 
-BILLED = "billed"  # the end of an attempt that delivered
-
 logger: logging.Logger = logging.getLogger("amux_asgi")
-
-
-class Choice(Struct, frozen=True):
-    """A candidate, and the request in its terms."""
-
-    candidate: Candidate
-    adapted: Fitted
-
-
-class Sending(Struct, frozen=True, kw_only=True):
-    """What is to be sent: the valid request, whom to ask first, and who may follow.
-
-    `attempts` is filled as they end, also when nothing is delivered; `deadline` is by the sender's clock; `fits` tells
-    whether another candidate may be asked at all. `key` is whose turn it is where requests must wait; `grow` counts the
-    bytes that come.
-    """
-
-    id: str
-    request: GenerationRequest
-    first: Choice
-    others: Sequence[Candidate]
-    fits: Callable[[Choice], bool]
-    strict: bool
-    hops: int
-    deadline: float
-    attempts: list[Attempt]
-    key: str = ""
-    grow: Grow | None = None
-
-
-class Sent(Struct, frozen=True):
-    """What came of it, and from whom."""
-
-    images: ImagesResponse
-    choice: Choice
 
 
 class Sender:
@@ -110,7 +72,7 @@ class Sender:
         choice = self._enter(sending, candidates, others) or self._enter(sending, candidates, others, last=True)
         if choice is None:
             raise self._health.refusal([candidate.seat for candidate in candidates])
-        self._budget.earn(_asks(choice))
+        self._budget.earn(choice.asks)
         extra = 1
         while True:
             try:
@@ -132,7 +94,7 @@ class Sender:
         except GatewayError as error:  # nobody was asked, so this is no attempt
             error.attempts, error.generation = len(sending.attempts), sending.id
             raise
-        parts = shares(choice.adapted.request.n or 1, choice.adapted.per_ask)
+        parts = choice.parts
         if len(parts) == 1:
             return await self._ask(choice, sending, runtime, arrived=self._clock())
         outcomes: dict[int, ImagesResponse | Exception] = {}
@@ -149,9 +111,13 @@ class Sender:
             for offset, number in zip(accumulate(parts, initial=0), parts, strict=False):
                 tasks.start_soon(part, offset, number)
         ended = [outcomes[offset] for offset in sorted(outcomes)]
-        if made := [outcome for outcome in ended if isinstance(outcome, ImagesResponse)]:
+        made = [outcome for outcome in ended if isinstance(outcome, ImagesResponse)]
+        if made and (len(made) == len(ended) or sending.watch is None):
             return joined(made)
         error = worst([outcome for outcome in ended if isinstance(outcome, Exception)])
+        if made and sending.watch is not None:
+            sending.watch.miss(error)
+            return joined(made)
         if isinstance(error, GatewayError):
             error.attempts = len(sending.attempts)  # the last of them has ended by now
         raise error
@@ -161,31 +127,49 @@ class Sender:
     ) -> ImagesResponse:
         """Ask once, unless others have failed there since it `arrived`, and keep how it ended."""
         channel = choice.candidate.channel
+        hearing = self._hearing(choice, sending)
         try:
             async with runtime.places[channel.name].place(sending.key, left=self._left(sending)):
                 self._check(choice.candidate, arrived)
-                images = await self._reported(choice, sending, runtime.transports[channel.name], offset)
+                images = await self._reported(choice, sending, runtime.transports[channel.name], offset, hearing)
         except GatewayError as error:
+            if hearing is not None and hearing.made:
+                return await hearing.rest(error)
             self._note(sending, choice, error)
             raise
         except BaseException:  # cut off, or a bug: it may have been paid
-            sending.attempts.append(Attempt(channel=channel.name, end=End.UNKNOWN.value))
+            if hearing is None or not hearing.made:
+                sending.attempts.append(Attempt(channel=channel.name, end=End.UNKNOWN.value))
             raise
+        if hearing is not None and hearing.made:
+            return images
         sending.attempts.append(Attempt(channel=channel.name, end=BILLED))
-        return _cut(images, choice.adapted.request.n or 1, sending.id)
+        images = _cut(images, choice.adapted.request.n or 1, sending.id)
+        if sending.watch is not None:
+            await sending.watch.finish(Sent(images, choice))
+        return images
+
+    def _hearing(self, choice: Choice, sending: Sending) -> Hearing | None:
+        """Prepare to listen, where a stream is asked for that the upstream itself can give."""
+        hear = choice.candidate.channel.adapter.hear
+        if sending.watch is None or hear is None or not choice.adapted.request.stream:
+            return None
+        return Hearing(hear, choice, sending, sending.watch, most=self._max_answer)
 
     def _check(self, candidate: Candidate, arrived: float) -> None:
         """Check that it still makes sense to ask, after a wait for a place."""
         if self._health.rested_since(candidate.seat, arrived):
             raise UpstreamUnavailableError("the upstream failed others meanwhile", end=End.NEVER_SENT)
 
-    async def _reported(self, choice: Choice, sending: Sending, transport: Transport, offset: int) -> ImagesResponse:
+    async def _reported(
+        self, choice: Choice, sending: Sending, transport: Transport, offset: int, hearing: Hearing | None
+    ) -> ImagesResponse:
         """Carry it out, and keep what its end tells about who was asked."""
         candidate, begun = choice.candidate, self._clock()
         channel = candidate.channel
         timeout = min(channel.timeout, self._left(sending) + SHORTEST_TIME)
         try:
-            images = await self._carry(choice, sending, transport, offset)
+            images = await self._carry(choice, sending, transport, offset, hearing)
         except GatewayError as error:
             said = signal(error, token=candidate.credential in channel.exchanges)
             short = timeout < min(channel.timeout, self._patience) / 2  # too short to blame the upstream
@@ -208,7 +192,9 @@ class Sender:
             raise UpstreamTimeoutError("too little time is left for an upstream to be asked", end=End.NEVER_SENT)
         return left
 
-    async def _carry(self, choice: Choice, sending: Sending, transport: Transport, offset: int) -> ImagesResponse:
+    async def _carry(
+        self, choice: Choice, sending: Sending, transport: Transport, offset: int, hearing: Hearing | None
+    ) -> ImagesResponse:
         candidate, request = choice.candidate, choice.adapted.request
         channel = candidate.channel
         timeout = min(channel.timeout, sending.deadline - self._clock())
@@ -230,6 +216,7 @@ class Sender:
             sleep=self._sleep,
             random=self._random,
             grow=sending.grow,
+            listen=None if hearing is None else hearing.listen,
         )
         begin = channel.exchanges.get(candidate.credential)
         async with self._tokens.shown(candidate.credential, begin, transport, timeout=timeout) as credential:
@@ -242,6 +229,8 @@ class Sender:
     ) -> Choice | None:
         """Find who may be asked next, if anybody may, and wait a moment."""
         if extra > EXTRA_ATTEMPTS or not may_go_on(error.end, before.candidate.channel):
+            return None
+        if sending.watch is not None and sending.watch.begun:
             return None
         if not others or sending.deadline - self._clock() < SHORTEST_TIME:
             return None
@@ -270,7 +259,7 @@ class Sender:
                 continue
             if again and sending.deadline - self._clock() < max(SHORTEST_TIME, self._health.usual(candidate.seat)):
                 continue
-            if not free and not self._budget.spend(_asks(choice)):
+            if not free and not self._budget.spend(choice.asks):
                 return None
             self._health.enter(candidate.seat, last=last)
             others[:] = [other for other in others if other is not candidate]
@@ -306,22 +295,6 @@ class Sender:
         logger.log(level, "%s attempt %d on %s: %s, %s", sending.id, error.attempts, channel, error.code, end)
 
 
-def fit(candidate: Candidate, request: GenerationRequest, *, strict: bool) -> Choice:
-    """Say a request that is valid for a candidate's model in the candidate's terms.
-
-    Raises:
-        InvalidRequestError: the candidate cannot be asked this; strict, not exactly this.
-    """
-    adapted = adapt(request, candidate, candidate.spec)
-    if strict:
-        refuse_changes(adapted.changes)
-    return Choice(candidate, adapted)
-
-
-def _asks(choice: Choice) -> int:
-    return len(shares(choice.adapted.request.n or 1, choice.adapted.per_ask))
-
-
 def _cut(images: ImagesResponse, wanted: int, generation: str) -> ImagesResponse:
     """Keep what was asked for; tokens of what is cut off are nobody's, so the rest is priced by its pictures."""
     if len(images.data) <= wanted:
@@ -332,6 +305,4 @@ def _cut(images: ImagesResponse, wanted: int, generation: str) -> ImagesResponse
     return replace(images, data=images.data[:wanted], usage=NOTHING)
 
 
-MAYBE_PAID: Final = (BILLED, End.UNKNOWN.value)
-"""Ends of attempts that nobody can take back."""
 _GATEWAY_FAULTS: Final = (502, 503)

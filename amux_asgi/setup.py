@@ -27,6 +27,7 @@ from amux_asgi.pricing import Prices
 from amux_asgi.quota import Opening
 from amux_asgi.routing import Channel, Routes
 from amux_asgi.runtime import Runtimes, on_asyncio
+from amux_asgi.streamed import Pace
 from amux_asgi.transport.asgi import open_app
 from amux_asgi.transport.base import Open, Transport
 from amux_asgi.transport.carry import Sleep
@@ -114,7 +115,13 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
         )
         told = facts.config.gateway
         guarded = Router(
-            routes(gateway, longest=told.max_body, timeout=told.body_timeout, reveal=told.reveal),
+            routes(
+                gateway,
+                longest=told.max_body,
+                timeout=told.body_timeout,
+                reveal=told.reveal,
+                pace=Pace(heartbeat=told.heartbeat, write_timeout=told.write_timeout),
+            ),
             redirect_slashes=False,
             default=nothing_here,
         )
@@ -174,6 +181,7 @@ def _settings(config: Config) -> Settings:
         max_answer=told.max_answer,
         strict=told.strict,
         public_url=told.public_url,
+        reveal=tuple(told.reveal),
     )
 
 

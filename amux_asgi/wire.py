@@ -16,7 +16,8 @@ from amux_asgi.errors import (
     UpstreamTimeoutError,
 )
 from amux_asgi.faults import failure, fault_of
-from amux_asgi.schema import BAD_JSON, ImagesResponse, Json
+from amux_asgi.schema import BAD_JSON, ImagesResponse, Json, Preview
+from amux_asgi.sse import ServerEvent
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -64,6 +65,17 @@ Flow = Generator[HttpRequest, HttpResponse, ImagesResponse]
 """It yields asks, is sent answers, and returns the pictures or raises a `GatewayError` that has an `end`.
 
 What goes wrong on the way is raised at its `yield`; a `DeadlineError` there leaves it a last ask, to call work off.
+"""
+
+
+Heard = Preview | ImagesResponse | GatewayError | None
+"""What an event of a stream says: how a picture looks so far, finished pictures, why one of several will not come, or
+nothing of pictures."""
+
+Hear = Callable[[ServerEvent], Heard]
+"""Reads one event of a vendor's stream; raises a `GatewayError` that has an `end` where the stream says that it failed.
+
+An ask that is answered by a stream gets no other answer: its flow goes on only where an error is thrown into it.
 """
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
-WORDS: Final = ("errors", "redact", "words", "spec", "schema", "document", "explain", "faults", "wire")
+WORDS: Final = ("errors", "redact", "words", "spec", "schema", "document", "explain", "faults", "sse", "wire")
 RULES: Final = (
     "catalogue._base",
     "catalogue.*",
     "catalogue",
     "adapters._base",
+    "adapters._openai_events",
     "adapters.openai",  # others may build on OpenAI's dialect
     "adapters._google",  # and these on one another: Vertex serves Gemini and Imagen
     "adapters._gemini_*",
@@ -36,6 +37,7 @@ RULES: Final = (
     "capabilities",
     "adapt",
     "fanout",
+    "events",
     "quota",
     "admission",
     "refusals",
@@ -84,9 +86,14 @@ SHELL: Final = (
     "pulse",
     "runtime",
     "generation",
+    "asking",
+    "hearing",
     "sending",
     "planning",
     "postman",
+    "settling",
+    "streams",
+    "streaming",
     "gateway",
     "sandbox.faults",
     "sandbox.paint",
@@ -118,6 +125,7 @@ EDGE: Final = (
     "admin",
     "hosted",
     "probes",
+    "streamed",
     "endpoints",
     "reloading",
     "setup",

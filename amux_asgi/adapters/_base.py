@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from amux_asgi.schema import GenerationRequest, Json
 from amux_asgi.spec import ModelSpec
-from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target
+from amux_asgi.wire import Flow, Hear, HttpRequest, HttpResponse, Target
 
 Sign = Callable[[HttpRequest, str], tuple[tuple[str, str], ...]]
 """From an ask and a credential to the headers that prove who asks."""
@@ -73,7 +73,8 @@ class Adapter(Struct, frozen=True, kw_only=True):
     `fields` are the vendor's own fields that it understands beside OpenAI's, `counts` those of them that mean `n`;
     `objects` tells what it knows inside fields that are objects. `ignores` are OpenAI's fields that cannot be said
     upstream and are dropped with a report. `closed` says that the vendor's server refuses fields it does not know.
-    `options` is what a channel's options are read as.
+    `options` is what a channel's options are read as. `hear` reads the events of its streams; without it, pictures are
+    told of when an ask has been answered.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Adapter(Struct, frozen=True, kw_only=True):
     sign: Sign = bearer
     spec: Callable[[ModelSpec], ModelSpec] | None = None  # what a model of the catalogue takes through this vendor
     fit: Fit | None = None
+    hear: Hear | None = None
     exchange: Callable[[str], Exchange | None] = as_it_is  # raises `ValueError` for a credential that is none
     base_url: str | None = None  # where the vendor has one address
     hosts: tuple[str, ...] = ()  # beside the base URL's own, where the credential may go; a suffix match

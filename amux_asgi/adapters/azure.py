@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from amux_asgi.adapters import openai
 from amux_asgi.adapters._base import Adapter, Fitted, bearer, header
+from amux_asgi.adapters._openai_events import hear
 from amux_asgi.catalogue.openai import ROWS as MODELS
 from amux_asgi.errors import ContentPolicyError, GatewayError
 from amux_asgi.faults import BLOCKED, Verdict, failure, fault_of, judged
@@ -133,6 +134,7 @@ _VERDICTS: Final[Mapping[tuple[int, str | None], Verdict]] = {
 AZURE: Final = Adapter(
     name="azure",
     generate=partial(generate, by_deployment=False),
+    hear=hear,
     sign=sign,
     spec=widened,
     fit=fit,

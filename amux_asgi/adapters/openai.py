@@ -9,12 +9,11 @@ from typing import Final
 from msgspec import Raw
 
 from amux_asgi.adapters._base import Adapter
+from amux_asgi.adapters._openai_events import UNSAID, hear
 from amux_asgi.errors import GatewayError, ModelNotFoundError, UpstreamBadResponseError
 from amux_asgi.faults import failure, fault_of
 from amux_asgi.schema import BAD_JSON, FIELDS, GenerationRequest, ImagesResponse, Json, images_response
 from amux_asgi.wire import Flow, Target, post, read
-
-UNSAID: Final = 500  # the status that an error inside a 200 stands for: the vendor's own failure
 
 
 def generate(target: Target, request: GenerationRequest, **always: Json) -> Flow:
@@ -60,9 +59,10 @@ OPENAI: Final = Adapter(
     name="openai",
     base_url="https://api.openai.com/v1",
     generate=generate,
+    hear=hear,
     closed=True,
 )
-COMPATIBLE: Final = Adapter(name="openai-compatible", generate=generate, needs_credential=False)
+COMPATIBLE: Final = Adapter(name="openai-compatible", generate=generate, hear=hear, needs_credential=False)
 """Any server that speaks the dialect and keeps to it: another gateway, a relay, a host of one's own."""
 
 SANDBOX: Final = Adapter(
@@ -70,6 +70,7 @@ SANDBOX: Final = Adapter(
     staged=True,
     base_url="asgi://amux_asgi.sandbox.app/v1",
     generate=generate,
+    hear=hear,
     needs_credential=False,
     fields=frozenset({"seed"}),
     closed=True,
@@ -89,6 +90,7 @@ MINIMAX_H3: Final = Adapter(
     name="minimax-h3",
     base_url="https://api.minimax.io/v1",
     generate=generate,
+    hear=hear,
     fields=frozenset({"area", "aspect_ratio", "disable_prompt_enhanced"}),
 )
 """Source: https://platform.minimax.io/docs/api-reference"""

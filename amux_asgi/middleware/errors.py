@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from amux_asgi.errors import (
+    INTERNAL,
     AuthenticationError,
     GatewayError,
     InternalError,
@@ -29,8 +30,8 @@ from amux_asgi.errors import (
     UpstreamUnavailableError,
 )
 from amux_asgi.redact import redact
-from amux_asgi.respond import respond
-from amux_asgi.scope import facts_of, request_id_of
+from amux_asgi.respond import log, respond
+from amux_asgi.scope import request_id_of
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
@@ -109,7 +110,7 @@ async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _
         return
     error = _meaning(cause)
     if watched.begun or watched.gone:
-        _log(scope, error)
+        log(scope, error)
         raise exc
     if isinstance(cause, HTTPException) and cause.status_code < BAD_REQUEST:  # a redirect, say: no error
         await Response(status_code=cause.status_code, headers=cause.headers)(scope, watched.receive, watched.send)
@@ -120,14 +121,8 @@ async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _
 
 
 async def _fail(scope: Scope, send: Send, error: GatewayError) -> None:
-    _log(scope, error)
+    log(scope, error)
     await respond(scope, send, error)
-
-
-def _log(scope: Scope, error: GatewayError) -> None:
-    facts_of(scope)["code"] = error.code
-    if error.status >= SERVER_ERROR:
-        logger.error("%s: %d %s", request_id_of(scope), error.status, error.code)
 
 
 def _alone(exc: Exception) -> BaseException:
@@ -148,7 +143,7 @@ def _meaning(cause: BaseException) -> GatewayError:
         return cause
     if isinstance(cause, HTTPException):
         return _http_error(cause)
-    return InternalError("an internal error; the request id finds it in the operator's log")
+    return InternalError(INTERNAL)
 
 
 def _http_error(exc: HTTPException) -> GatewayError:

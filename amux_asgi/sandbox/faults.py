@@ -42,7 +42,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "overloaded": Fault("503 with Retry-After: NUMBER seconds", 5),
     "slow": Fault("a good answer after NUMBER seconds", 3),
     "hang": Fault("no answer until the client leaves"),
-    "cut": Fault("half an answer, then the connection breaks"),
+    "cut": Fault("half an answer, or the first event of a stream, then the connection breaks"),
     "truncated": Fault("a complete answer whose JSON is cut short"),
     "html": Fault("200 with a page of HTML"),
     "no-data": Fault("200 with an empty list of pictures"),
@@ -54,7 +54,11 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "fewer": Fault("one picture less than asked"),
     "drip": Fault("a good answer, one byte every NUMBER seconds", 1),
     "stream-error": Fault("a stream that ends with an error"),
+    "paced": Fault("a stream whose events come NUMBER seconds apart", 1),
 }
+
+STREAMED: Final = frozenset({"", "cut", "fewer", "paced", "slow", "stream-error"})
+"""What a stream can be played with; the others are answers in its place."""
 
 _DIRECTIVE: Final = re.compile(r"\[\[fault:([a-z0-9-]+)(?: (\d+(?:\.\d+)?))?\]\]")
 _MODEL: Final = "sandbox-"

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from amux_asgi.catalogue.openai import GPT_IMAGE_2, ROWS
 from amux_asgi.document import load
 from amux_asgi.errors import InvalidRequestError
-from amux_asgi.explain import parse
+from amux_asgi.explain import EVERYWHERE, parse
 from amux_asgi.sandbox.faults import is_fault_model
 from amux_asgi.sandbox.paint import Format, Order
 from amux_asgi.schema import GenerationRequest
@@ -42,10 +42,9 @@ def job_of(body: bytes) -> Job:
     if document.model is None:
         raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
     spec = spec_of(document.model)
-    if "response_format" in document.values and "response_format" not in spec.fields:
-        raise InvalidRequestError(
-            "unknown parameter: 'response_format'", param="response_format", code="unknown_parameter"
-        )
+    for name in sorted(EVERYWHERE - spec.fields):
+        if name in document.values:
+            raise InvalidRequestError(f"unknown parameter: {name!r}", param=name, code="unknown_parameter")
     unknown = [name for name in document.raw if name not in _KNOWN]
     request = parse(document, spec)
     if unknown:

@@ -18,6 +18,8 @@ from amux_asgi.errors import GatewayError, NotFoundError, RequestTooLargeError
 from amux_asgi.sandbox.faults import (
     FAULTS,
     JSON,
+    STREAMED,
+    Cut,
     Sleep,
     error_body,
     fault_asked,
@@ -79,11 +81,11 @@ class _Sandbox:
             await self._sleep(number)
         if fault == "fewer":
             job = replace(job, orders=job.orders[:-1])
-        if job.request.stream:
-            await self._stream(job, send, broken=fault == "stream-error")
+        if job.request.stream and fault in STREAMED:
+            await self._stream(job, send, fault, number)
             return
         answer = msgspec.json.encode(await self._answer(job, scope))
-        if fault in ("", "slow", "fewer", "stream-error"):
+        if fault in STREAMED - {"cut"}:
             await whole(send, 200, answer, JSON)
         else:
             await play(fault, number, answer, receive, send, self._sleep)
@@ -124,12 +126,16 @@ class _Sandbox:
             {"url": f"data:image/{order.output_format};base64,{text}"} if form == "url" else {"b64_json": text}
         )
 
-    async def _stream(self, job: Job, send: Send, *, broken: bool) -> None:
+    async def _stream(self, job: Job, send: Send, fault: str, number: float) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for event in self._events(job, broken=broken):
+        async for event in self._events(job, broken=fault == "stream-error"):
+            if fault == "paced":
+                await self._sleep(number)
             text = f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
             await send({"type": "http.response.body", "body": text, "more_body": True})
+            if fault == "cut":
+                raise Cut
         await send({"type": "http.response.body"})
 
     async def _events(self, job: Job, *, broken: bool) -> AsyncIterator[dict[str, Any]]:

@@ -27,12 +27,16 @@ Sleep = Callable[[float], Awaitable[None]]
 Grow = Callable[[int], Awaitable[None]]
 """Counts bytes as they come, and waits where there is no room for more."""
 
+Listen = Callable[[Incoming], Awaitable[ImagesResponse | GatewayError | None]]
+"""Takes an answer as it comes if it is a stream, to its end: its pictures, or what it says went wrong."""
+
 
 class Way(Struct, frozen=True, kw_only=True):
     """How the asks of one channel go out.
 
     The credential goes to the base URL's own host and below `hosts`, nowhere else. `cap` is in bytes, of each answer.
-    `sleep` waits between two asks, `random` gives 0 ≤ x < 1, `grow` counts what comes.
+    `sleep` waits between two asks, `random` gives 0 ≤ x < 1, `grow` counts what comes, and `listen` takes it where it
+    is a stream.
     """
 
     transport: Transport
@@ -45,6 +49,7 @@ class Way(Struct, frozen=True, kw_only=True):
     sleep: Sleep = anyio.sleep
     random: Callable[[], float] = chance.random
     grow: Grow | None = None
+    listen: Listen | None = None
 
 
 async def carry(flow: Flow, way: Way, *, timeout: float) -> ImagesResponse:
@@ -76,17 +81,20 @@ async def _talk(begin: Callable[[], HttpRequest], flow: Flow, way: Way, progress
         try:
             answer = await _ask(ask, way, progress)
         except GatewayError as error:
-            step = partial(flow.throw, error)
-        else:
-            step = partial(flow.send, answer)
+            answer = error
+        if isinstance(answer, ImagesResponse):
+            return answer
+        step = partial(flow.throw, answer) if isinstance(answer, GatewayError) else partial(flow.send, answer)
 
 
-async def _ask(ask: HttpRequest, way: Way, progress: Progress) -> HttpResponse:
+async def _ask(ask: HttpRequest, way: Way, progress: Progress) -> HttpResponse | ImagesResponse | GatewayError:
     guard(ask.url, way.base_url, way.hosts)
     if ask.delay:
         await way.sleep(ask.delay * (1 + JITTER * way.random()))
     signed = way.sign(ask, way.credential) if way.credential else ()
     asked = replace(ask, headers=(*USUAL, *ask.headers, *way.headers.items(), *signed))
+    if way.listen is not None:
+        return await _listened(asked, way, progress, way.listen)
     if ask.timeout is None:
         return await exchange(way.transport, asked, progress, cap=way.cap, grow=way.grow)
     with anyio.move_on_after(ask.timeout):
@@ -105,11 +113,29 @@ async def exchange(
     try:
         check_headers(request)
         async with transport.send(request, progress) as incoming:
-            headers = dict(incoming.headers)
-            body = await collect(incoming, headers.get("content-length", ""), cap, grow)
+            return await _whole(incoming, cap, grow)
     except GatewayError as error:
         error.end = end_of(progress)
         raise
+
+
+async def _listened(
+    asked: HttpRequest, way: Way, progress: Progress, listen: Listen
+) -> HttpResponse | ImagesResponse | GatewayError:
+    """Ask once and listen to a stream, or take the whole answer if it is none. Raises as `exchange` does."""
+    try:
+        check_headers(asked)
+        async with way.transport.send(asked, progress) as incoming:
+            heard = await listen(incoming)
+            return await _whole(incoming, way.cap, way.grow) if heard is None else heard
+    except GatewayError as error:
+        error.end = end_of(progress)
+        raise
+
+
+async def _whole(incoming: Incoming, cap: int, grow: Grow | None) -> HttpResponse:
+    headers = dict(incoming.headers)
+    body = await collect(incoming, headers.get("content-length", ""), cap, grow)
     return HttpResponse(status=incoming.status, headers=headers, body=body)
 
 
