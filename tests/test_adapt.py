@@ -177,12 +177,22 @@ def test_dalle_is_asked_for_the_form_that_the_client_wants() -> None:
     assert adapted.request.response_format == "b64_json"
 
 
-def test_streaming_is_refused_before_anything_is_spent() -> None:
-    """No client waits for events that do not come."""
-    with pytest.raises(InvalidRequestError) as caught:
-        adapt(asked(stream=True), channel(), None)
+def test_a_stream_is_asked_for_where_the_model_has_one() -> None:
+    """With the previews that are wanted; the form is the upstream's."""
+    adapted = adapt(asked(stream=True, partial_images=2), channel(), None)
 
-    assert caught.value.param == "stream"
+    assert (adapted.request.stream, adapted.request.partial_images) == (True, 2)
+    assert adapted.request.response_format is None
+    assert adapted.changes == ()
+
+
+def test_where_a_model_has_no_stream_pictures_are_asked_for_in_a_streams_form() -> None:
+    """We tell of each when it is there; that previews will not come is reported."""
+    adapted = adapt(asked(stream=True, partial_images=2), channel("recraft"), None)
+
+    assert (adapted.request.stream, adapted.request.partial_images) == (None, None)
+    assert adapted.request.response_format == "b64_json"
+    assert adapted.changes == ("partial_images: dropped",)
 
 
 def test_previews_without_a_stream_are_not_paid_for() -> None:

@@ -93,6 +93,7 @@ async def test_it_looks_once_a_second(file: Path) -> None:
 TAKEN_OVER = {
     "body_timeout",
     "default_model",
+    "heartbeat",
     "max_answer",
     "max_body",
     "public_url",

@@ -156,7 +156,7 @@ def test_dalle_answers_in_either_form(client: httpx2.Client) -> None:
         ({"model": "nobody's", "n": 11}, 404, "model_not_found", "model"),
         ({"model": ""}, 404, "model_not_found", "model"),
         ({"model": None}, 400, "missing_required_parameter", "model"),
-        ({"stream": True}, 400, "invalid_value", "stream"),
+        ({"stream": 1}, 400, "invalid_type", "stream"),
         ({"brand_new": 1, "model": "picky"}, 400, "unknown_parameter", "brand_new"),
         ({"prompt": "[[fault:moderation]]"}, 403, "moderation_blocked", None),
         ({"prompt": "[[fault:content-policy]]"}, 403, "content_policy_violation", None),
