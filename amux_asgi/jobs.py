@@ -31,7 +31,7 @@ class Jobs:
         self, work: Callable[[], Awaitable[T]], ended: Callable[["Outcome[T]"], object] | None = None
     ) -> "Outcome[T]":
         """Begin the work; `ended` is told of its end, however it comes."""
-        outcome = Outcome[T](ended)
+        outcome: Outcome[T] = Outcome(ended)
         self._running += 1
         self._spawn(lambda: self._finish(work, outcome))
         return outcome

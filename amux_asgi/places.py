@@ -1,8 +1,7 @@
 """The places of a channel: so many asks at once, and before them a short line in which keys take turns."""
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -69,24 +68,23 @@ class Places:
         if self._wait(key) > left:
             raise self._overloaded("this upstream cannot be asked in the time that is left")
 
-    @asynccontextmanager
-    async def place(self, key: str, *, left: float) -> AsyncGenerator[None]:
-        """Hold a place while entered, waited for at most `left` seconds.
+    def place(self, key: str, *, left: float) -> "Place":
+        """Give a place to be entered: it is waited for at most `left` seconds, and held until it is left."""
+        return Place(self, key, left)
 
-        Raises:
-            OverloadedError: there was none.
-        """
+    async def take(self, key: str, left: float) -> float:
+        """Take a place; tell when it was taken."""
         if self._taken < self._places:
             self._taken += 1
         else:
             await self._queue(key, left)
-        begun = self._clock()
-        try:
-            yield
-        finally:
-            took = self._clock() - begun
-            self._pace = took if self._pace is None else self._pace + MEMORY * (took - self._pace)
-            self._give_back()
+        return self._clock()
+
+    def leave(self, taken: float) -> None:
+        """Give a place back that was taken then."""
+        took = self._clock() - taken
+        self._pace = took if self._pace is None else self._pace + MEMORY * (took - self._pace)
+        self._give_back()
 
     def resize(self, places: int) -> None:
         """Have another number of places from now on; who holds one keeps it."""
@@ -112,10 +110,10 @@ class Places:
             if waiter.granted:  # in the moment in which it was cancelled
                 self._give_back()
             else:
-                self._leave(waiter)
+                self._quit(waiter)
             raise
         if not waiter.granted:
-            self._leave(waiter)
+            self._quit(waiter)
             raise self._overloaded("every place at the upstream stayed taken")
 
     def _join(self, key: str) -> _Waiter:
@@ -124,7 +122,7 @@ class Places:
         self._waiting += 1
         return waiter
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _quit(self, waiter: _Waiter) -> None:
         line = self._lines[waiter.key]
         del line[waiter]
         if not line:
@@ -139,7 +137,7 @@ class Places:
         while self._lines and self._taken < self._places:
             key, line = next(iter(self._lines.items()))
             waiter = next(iter(line))
-            self._leave(waiter)
+            self._quit(waiter)
             if line:
                 self._lines.move_to_end(key)
             self._taken += 1
@@ -156,3 +154,24 @@ class Places:
         """Say when the line will be half as long."""
         half = (self._pace or 0.0) * self._waiting / self._places / 2
         return OverloadedError(message, retry_after=min(max(half, SHORTEST), LONGEST))
+
+
+class Place:
+    """A place while entered; a class, as a generator would cost each request several times as much.
+
+    Entering raises `OverloadedError` if there was none in time.
+    """
+
+    __slots__ = ("_key", "_left", "_places", "_taken")
+
+    def __init__(self, places: Places, key: str, left: float) -> None:
+        self._places = places
+        self._key = key
+        self._left = left
+        self._taken = 0.0
+
+    async def __aenter__(self) -> None:
+        self._taken = await self._places.take(self._key, self._left)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.leave(self._taken)

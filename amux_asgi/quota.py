@@ -4,10 +4,10 @@ Everything is in nano-dollars (10^-9 USD), as integers of 63 bits and a sign. Th
 ledger, whatever it keeps its rows in, decides with them.
 """
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import Enum, StrEnum
+from random import getrandbits  # which lets no other thread in between, and is seeded anew after a fork
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -187,7 +187,7 @@ class Ledger(Protocol):
 
 def fresh_id(prefix: str, now: int) -> str:
     """Name a reservation: by its time (ms of Unix time), so that new rows lie side by side, and 64 random bits."""
-    return f"{prefix}{now:012x}{secrets.token_hex(8)}"
+    return f"{prefix}{now:012x}{getrandbits(64):016x}"
 
 
 def wallets_of(account: str, budget: str | None) -> tuple[str, ...]:

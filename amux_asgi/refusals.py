@@ -4,9 +4,10 @@ Source: the IETF's draft-ietf-httpapi-ratelimit-headers-10: lists of strings wit
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
-from amux_asgi.admission import MEGAPIXEL, SECOND, Admitted, Hit, Standing, Unit
+from amux_asgi.admission import MEGAPIXEL, SECOND, Admitted, Hit, Rule, Standing, Unit
 from amux_asgi.errors import RateLimitError
 
 Headers = tuple[tuple[str, str], ...]
@@ -60,27 +61,29 @@ def _named(hit: Hit) -> str:
 
 def _headers(policies: Sequence[Standing], standings: Sequence[Standing]) -> Headers:
     lines = (
-        ("ratelimit-policy", ", ".join(_policy(one.hit) for one in policies)),
+        ("ratelimit-policy", ", ".join(_policy(one.hit.kind, one.hit.rule) for one in policies)),
         ("ratelimit", ", ".join(_limit(one) for one in standings)),
     )
     return tuple((name, value) for name, value in lines if value)
 
 
-def _policy(hit: Hit) -> str:
-    rule = hit.rule
+@lru_cache(1024)  # by the rules of the configuration, which each request is told of
+def _policy(kind: str, rule: Rule) -> str:
     window = f";w={rule.seconds}" if rule.seconds else ""
-    return f'"{_name(hit)}";q={rule.amount};qu="{_QUOTA_UNITS[rule.unit]}"{window}'
+    return f'"{_name(kind, rule)}";q={rule.amount};qu="{_QUOTA_UNITS[rule.unit]}"{window}'
 
 
 def _limit(one: Standing) -> str:
-    left = one.left // MEGAPIXEL if one.hit.rule.unit is Unit.MEGAPIXELS else one.left
+    rule = one.hit.rule
+    left = one.left // MEGAPIXEL if rule.unit is Unit.MEGAPIXELS else one.left
     reset = f";t={-(-one.reset // SECOND)}" if one.reset else ""
-    return f'"{_name(one.hit)}";r={max(left, 0)}{reset}'
+    return f'"{_name(one.hit.kind, rule)}";r={max(left, 0)}{reset}'
 
 
-def _name(hit: Hit) -> str:
-    kind = hit.kind if hit.kind in OWNERS else "call"
-    return "-".join(part for part in (kind, hit.rule.unit.value, hit.rule.per) if part)
+@lru_cache(1024)
+def _name(kind: str, rule: Rule) -> str:
+    kind = kind if kind in OWNERS else "call"
+    return "-".join(part for part in (kind, rule.unit.value, rule.per) if part)
 
 
 _QUOTA_UNITS: Final = {

@@ -32,7 +32,7 @@ from amux_asgi.schema import NOTHING, ImagesResponse
 from amux_asgi.transport.base import Transport
 from amux_asgi.transport.carry import Sleep, Way, carry
 from amux_asgi.transport.tokens import Tokens
-from amux_asgi.wire import Target
+from amux_asgi.wire import Flow, Target
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
@@ -195,9 +195,32 @@ class Sender:
     async def _carry(
         self, choice: Choice, sending: Sending, transport: Transport, offset: int, hearing: Hearing | None
     ) -> ImagesResponse:
-        candidate, request = choice.candidate, choice.adapted.request
+        candidate = choice.candidate
         channel = candidate.channel
         timeout = min(channel.timeout, sending.deadline - self._clock())
+        begin = channel.exchanges.get(candidate.credential)
+
+        async def carried(credential: str) -> ImagesResponse:
+            flow, way = self._way(choice, sending, transport, offset, credential, hearing)
+            return await carry(flow, way, timeout=min(timeout, self._left(sending) + SHORTEST_TIME))
+
+        if begin is None:
+            return await carried(candidate.credential)
+        async with self._tokens.shown(begin, transport, timeout=timeout) as token:
+            return await carried(token)
+
+    def _way(  # noqa: PLR0913, PLR0917, all that an attempt has
+        self,
+        choice: Choice,
+        sending: Sending,
+        transport: Transport,
+        offset: int,
+        credential: str,
+        hearing: Hearing | None,
+    ) -> tuple[Flow, Way]:
+        """Say what is asked, and how it goes out."""
+        candidate, request = choice.candidate, choice.adapted.request
+        channel = candidate.channel
         target = Target(
             base_url=channel.base_url,
             model=candidate.model,
@@ -205,10 +228,10 @@ class Sender:
             offset=offset,
             rules=candidate.rules,
         )
-        way = Way(
+        return channel.adapter.generate(target, request), Way(
             transport=transport,
             sign=channel.adapter.sign,
-            credential=candidate.credential,
+            credential=credential,
             base_url=channel.base_url,
             hosts=channel.adapter.hosts,
             headers={**channel.headers, "x-amux-hop": str(sending.hops + 1)},
@@ -218,11 +241,6 @@ class Sender:
             grow=sending.grow,
             listen=None if hearing is None else hearing.listen,
         )
-        begin = channel.exchanges.get(candidate.credential)
-        async with self._tokens.shown(candidate.credential, begin, transport, timeout=timeout) as credential:
-            flow = channel.adapter.generate(target, request)
-            left = min(timeout, self._left(sending) + SHORTEST_TIME)
-            return await carry(flow, replace(way, credential=credential), timeout=left)
 
     async def _again(
         self, sending: Sending, before: Choice, others: list[Candidate], error: GatewayError, extra: int

@@ -2,8 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -58,15 +57,22 @@ class Wires:
         self._newest: Wired | None = None
         self._changing = anyio.Lock()
 
-    @asynccontextmanager
-    async def used(self, lines: Lines) -> AsyncGenerator[Wired]:
-        """Give a version, which stays open until it is left."""
+    def used(self, lines: Lines) -> "Use":
+        """Give a version to be entered, which stays open until it is left."""
+        return Use(self, lines)
+
+    async def use(self, lines: Lines) -> Wired:
+        """Begin to use a version."""
         wired = self._versions.get(id(lines)) or await self._wire(lines)
         wired.users += 1
-        try:
-            yield wired
-        finally:
-            self._leave(wired)
+        return wired
+
+    def leave(self, wired: Wired) -> None:
+        """Use a version no more; once for each use."""
+        wired.users -= 1
+        if not wired.users:
+            del self._versions[id(wired.lines)]
+            self._let_go(_openers(wired.lines))
 
     async def renew(self, lines: Lines) -> None:
         """Keep this version open from now on, and the one before only as long as somebody uses it."""
@@ -76,7 +82,7 @@ class Wires:
             wired.places[name].resize(line.places)
         before, self._newest = self._newest, wired
         if before is not None:
-            self._leave(before)
+            self.leave(before)
 
     def snapshot(self) -> Mapping[str, PlacesState]:
         """Tell of the newest version's places."""
@@ -113,12 +119,6 @@ class Wires:
                 return places
         return Places(line.places, clock=self._clock)
 
-    def _leave(self, wired: Wired) -> None:
-        wired.users -= 1
-        if not wired.users:
-            del self._versions[id(wired.lines)]
-            self._let_go(_openers(wired.lines))
-
     def _let_go(self, openers: Iterable[Open]) -> None:
         self._wanted.subtract(openers)
         for opener in openers:
@@ -130,6 +130,25 @@ class Wires:
         async with opener() as transport:
             task_status.started(_Opened(transport, over))
             await over.wait()
+
+
+class Use:
+    """A version in use while entered; a class, as a generator would cost each request several times as much."""
+
+    __slots__ = ("_lines", "_wired", "_wires")
+
+    def __init__(self, wires: Wires, lines: Lines) -> None:
+        self._wires = wires
+        self._lines = lines
+        self._wired: Wired | None = None
+
+    async def __aenter__(self) -> Wired:
+        self._wired = await self._wires.use(self._lines)
+        return self._wired
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._wired is not None:
+            self._wires.leave(self._wired)
 
 
 def _openers(lines: Lines) -> list[Open]:

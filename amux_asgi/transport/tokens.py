@@ -81,19 +81,14 @@ class Tokens:
         raise _none("the upstream gave this gateway no access token in time")
 
     @asynccontextmanager
-    async def shown(
-        self, credential: str, begin: Begin | None, transport: Transport, *, timeout: float
-    ) -> AsyncGenerator[str]:
-        """Give what is shown in a credential's place: itself, or a token, which is forgotten if it is refused.
+    async def shown(self, begin: Begin, transport: Transport, *, timeout: float) -> AsyncGenerator[str]:
+        """Give the token that is shown in a credential's place; it is forgotten if it is refused.
 
         An error that says the token again leaves without it.
 
         Raises:
             UpstreamAuthError: there is no token; nothing was sent that could be paid.
         """
-        if begin is None:
-            yield credential
-            return
         value = await self.get(begin, transport, timeout=timeout)
         try:
             yield value

@@ -271,7 +271,7 @@ async def test_a_token_is_not_told_again() -> None:
     bench = Bench()
 
     with pytest.raises(InvalidRequestError) as caught:
-        async with bench.tokens.shown("{}", bench.begin, bench.transport, timeout=30) as token:
+        async with bench.tokens.shown(bench.begin, bench.transport, timeout=30) as token:
             raise InvalidRequestError(f"{token} may not do this")
 
     assert caught.value.message == "[hidden] may not do this"
