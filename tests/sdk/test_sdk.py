@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -36,30 +36,43 @@ def url() -> Iterator[str]:
 
 
 def python_with(requirement: str) -> Path:
-    """Give the interpreter of an environment that holds this requirement, made once."""
-    folder = CACHE / f"python-{hashlib.sha256((requirement + sys.version).encode()).hexdigest()[:12]}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", requirement], check=True, capture_output=True)
-        (folder / "ready").touch()
-    return python
+    """Give the interpreter of an environment that holds this requirement."""
+
+    def make(folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        subprocess.run([folder / program, "-m", "pip", "install", "-q", requirement], check=True, capture_output=True)
+
+    program = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    return made_once(f"python-{digest(requirement + sys.version)}", make) / program
 
 
 def node_with(requirement: str) -> Path:
-    """Give a folder whose node_modules holds this requirement, made once, whichever test needs it first."""
-    folder = CACHE / f"node-{hashlib.sha256(requirement.encode()).hexdigest()[:12]}"
+    """Give a folder whose node_modules holds this requirement."""
+
+    def make(folder: Path) -> None:
+        npm(
+            ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder), requirement],
+            return_completed_process=True,
+        ).check_returncode()
+
+    return made_once(f"node-{digest(requirement)}", make)
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Give a folder of the cache, made by whichever test needs it first, in whichever process."""
+    folder = CACHE / name
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as place:
             made = Path(place) / "made"
-            npm(
-                ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(made), requirement],
-                return_completed_process=True,
-            ).check_returncode()
+            make(made)
             with suppress(OSError):  # another process was quicker
                 made.rename(folder)
     return folder
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def cases_of(output: str) -> dict[str, dict[str, Any]]:
