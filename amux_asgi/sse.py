@@ -30,7 +30,7 @@ class EventReader:
     def __init__(self, *, longest: int) -> None:
         self._longest = longest
         self._size = 0  # bytes of the event so far
-        self._line: list[bytes | bytearray] = []  # what has come of the line that has not ended
+        self._line: list[bytes] = []  # what has come of the line that has not ended
         self._name = ""
         self._data: list[bytes] = []
         self._mark = _MARK  # what may stand before the line
@@ -67,17 +67,16 @@ class EventReader:
         if self._line and len(self._line[-1]) < _TINY:
             self._line[-1] += part
         else:
-            self._line.append(bytearray(part) if len(part) < _TINY else part)
+            self._line.append(part)
 
     def _end_line(self) -> list[ServerEvent]:
         """Take the line for what it is; an empty one ends the event."""
         (first, *rest), self._line = self._line, []
-        start = first[:_START]
-        skip = len(self._mark) if start.startswith(self._mark) else 0
+        skip = len(self._mark) if first.startswith(self._mark) else 0
         self._mark = b""
-        if skip == len(first):
+        if not first:
             return self._dispatch()
-        field, colon, value = start[skip:].partition(b":")
+        field, colon, value = first[skip:_START].partition(b":")
         skip += len(field) + len(colon) + value.startswith(b" ")
         if field == b"data":
             self._data.append(b"".join((memoryview(first)[skip:], *rest)))
@@ -93,7 +92,11 @@ class EventReader:
 
 
 def frame(name: str, fields: Mapping[str, Any]) -> bytearray:
-    """Write one event: name, one line of JSON, a blank line; pictures (`msgspec.Raw`) are copied once."""
+    """Write one event: name, one line of JSON, a blank line; pictures (`msgspec.Raw`) are copied once.
+
+    Raises:
+        UnicodeEncodeError: a text holds half a character of UTF-16.
+    """
     written = bytearray(f"event: {name}\ndata: ".encode())
     start = len(written)
     _ENCODER.encode_into(fields, written, start)

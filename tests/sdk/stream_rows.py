@@ -83,7 +83,7 @@ PARTIAL: Final[Fields] = {
 ODD: Final[Fields] = {**COMPLETED, "size": "\n\ndata: {}\r\r\u2028event: error\u2029\x85\x0b \u2019中"}
 ONE: Final = event(PARTIAL, name=PARTIAL["type"])
 BOTH: Final = ONE + event(COMPLETED, name=COMPLETED["type"])
-BREAK: Final = event(PARTIAL, name=PARTIAL["type"], end="\r") + event(COMPLETED, name=COMPLETED["type"], end="\r")
+RETURNS: Final = event(PARTIAL, name=PARTIAL["type"], end="\r") + event(COMPLETED, name=COMPLETED["type"], end="\r")
 OURS: Final = bytes(HEARTBEAT + frame(PARTIAL["type"], PARTIAL) + HEARTBEAT)
 ENDED: Final = OURS + frame(COMPLETED["type"], {**COMPLETED, "b64_json": Raw(b'"aGk="')})
 PRETTY: Final = {**ODD, "usage": Raw(msgspec.json.format(msgspec.json.encode(ODD["usage"])).replace(b"\n", b"\r\n"))}
@@ -99,7 +99,7 @@ TEXT: Final = Seen((PARTIAL,), "APIError", fault(message='"text"'))
 ROWS: Final[dict[str, Row]] = {
     "lines that end in LF": Row(BOTH, each(ALL), size=1),
     "lines that end in CRLF": Row(BOTH.replace(b"\n", b"\r\n"), each(ALL), size=1),
-    "lines that end in CR": Row(BREAK, each(ALL)),
+    "lines that end in CR": Row(RETURNS, each(ALL), size=1),
     "no names": Row(event(PARTIAL) + event(COMPLETED), each(ALL)),
     "a mark of the end": Row(BOTH + b"data: [DONE]\n\n", each(ALL)),
     "more than a mark of the end": Row(BOTH + b"data: [DONE]!\n\n", each(ALL, newest=Seen(ALL.events, "SyntaxError"))),
