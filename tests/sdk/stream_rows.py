@@ -97,9 +97,9 @@ GENERIC: Final = Seen((PARTIAL,), "APIError", fault(message="An error occurred d
 TEXT: Final = Seen((PARTIAL,), "APIError", fault(message='"text"'))
 
 ROWS: Final[dict[str, Row]] = {
-    "lines that end in LF": Row(BOTH, each(ALL), size=1),
+    "lines that end in LF": Row(BOTH, each(ALL), size=7),
     "lines that end in CRLF": Row(BOTH.replace(b"\n", b"\r\n"), each(ALL), size=1),
-    "lines that end in CR": Row(RETURNS, each(ALL), size=1),
+    "lines that end in CR": Row(RETURNS, each(ALL), size=7),
     "no names": Row(event(PARTIAL) + event(COMPLETED), each(ALL)),
     "a mark of the end": Row(BOTH + b"data: [DONE]\n\n", each(ALL)),
     "more than a mark of the end": Row(BOTH + b"data: [DONE]!\n\n", each(ALL, newest=Seen(ALL.events, "SyntaxError"))),
@@ -126,7 +126,7 @@ ROWS: Final[dict[str, Row]] = {
         status=400,
     ),
     "our events": Row(ENDED + HEARTBEAT, each(ALL)),
-    "our events byte by byte": Row(ENDED, each(ALL), size=1),
+    "our events in small pieces": Row(ENDED, each(ALL), size=7),
     "our error": Row(OURS + frame("error", FAILED), each(RAISED)),
     "our events with odd texts": Row(OURS + frame("x", PRETTY), each(Seen((PARTIAL, ODD)))),
 }
