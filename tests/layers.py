@@ -67,6 +67,7 @@ SHELL: Final = (
     "stores.sql.engine",
     "stores.sql.writer",
     "stores.sql.book",
+    "stores.sql.reservations",
     "stores.sql.ledger",
     "stores.sql.reads",
     "stores.sql.manage_history",

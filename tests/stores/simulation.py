@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from amux_asgi.errors import GatewayError, InvalidRequestError, QuotaError, StorageUnavailableError
 from amux_asgi.quota import Order, Settlement, Verb, Wallet, topped_up, wallets_of
-from amux_asgi.stores.sql.ledger import FOR_EVER, Change, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.owners import farewell
+from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import METADATA, USAGE, WALLETS
 from tests.stores.reference import LOST, REFUSED, Reference
 

@@ -21,8 +21,8 @@ from amux_asgi.quota import Answer, Order, Settlement, Verb, account_wallet
 from amux_asgi.stores.sql import SqlStores, open_store
 from amux_asgi.stores.sql.answers import AT_ONCE, POLL, Drop, Keep, Look, Reserve, SqlAnswers, Take
 from amux_asgi.stores.sql.engine import open_engine
-from amux_asgi.stores.sql.ledger import End
 from amux_asgi.stores.sql.operation import Task, Transaction
+from amux_asgi.stores.sql.reservations import End
 from amux_asgi.stores.sql.schema import ANSWERS, METADATA, OWNERS
 from tests.claimants import LATE, answer_of, keyed, replay, stock, work
 from tests.stores.claimant import ORDER

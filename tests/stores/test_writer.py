@@ -21,8 +21,9 @@ from amux_asgi.errors import (
 from amux_asgi.quota import Answer, Attempt, Order, Settlement, Verb, account_wallet, topped_up
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
-from amux_asgi.stores.sql.ledger import FOR_EVER, Change, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Chore, Operation, Pace, Task, Transaction, Waiter, waiter_here
+from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
 from tests.stores.world import QUICK, busy, give, opened_store, order, paid, rows, states, sums

@@ -14,11 +14,12 @@ from amux_asgi.quota import Opening
 from amux_asgi.stores.sql.answers import SqlAnswers
 from amux_asgi.stores.sql.engine import open_engine, prepare
 from amux_asgi.stores.sql.keys import SqlKeys
-from amux_asgi.stores.sql.ledger import FOR_EVER, SqlLedger
+from amux_asgi.stores.sql.ledger import SqlLedger
 from amux_asgi.stores.sql.manage import SqlManager
 from amux_asgi.stores.sql.openings import open_wallets
 from amux_asgi.stores.sql.operation import Pace, Task
 from amux_asgi.stores.sql.owners import Others, farewell
+from amux_asgi.stores.sql.reservations import FOR_EVER
 from amux_asgi.stores.sql.writer import Writer
 
 

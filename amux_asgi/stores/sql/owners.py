@@ -8,8 +8,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from amux_asgi.quota import Settlement, Verb, wallets_of
-from amux_asgi.stores.sql.ledger import FOR_EVER, End, MoneyOperation
 from amux_asgi.stores.sql.operation import Chore, Task, Transaction
+from amux_asgi.stores.sql.reservations import FOR_EVER, End, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
 
