@@ -106,6 +106,9 @@ class _Money:
     async def hold(self, order: Order) -> None:
         await self._open().hold(order)
 
+    async def earn(self, order: Order, earned: int, images: int) -> None:
+        await self._open().earn(order, earned, images)
+
     async def capture(self, order: Order, settlement: Settlement, answer: Answer | None = None) -> int:
         return await self._open().capture(order, settlement, answer)
 

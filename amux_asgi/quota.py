@@ -63,25 +63,45 @@ class Verb(Enum):
     SWEEP = "sweep"
     REVOKE = "revoke"  # take a capture back whose success nobody heard of, so that nothing was delivered for it
 
+    @property
+    def tells(self) -> bool:
+        """Tell whether it says what is to be charged; for the others, what was earned until then is."""
+        return self in (Verb.CAPTURE, Verb.RELEASE)
+
 
 class Step(Enum):
     """What that does to the wallets."""
 
-    TAKE = "take what was held, give the rest back"
-    FREE = "give back what was held"
+    TAKE = "take the charge of what was held, give the rest back"
     CHARGE = "charge afresh, if it can be paid"
-    REFUND = "give back what was taken"
+    REFUND = "give back what was taken beyond the charge"
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Verb], tuple[Step, State]]] = {
     (State.HELD, Verb.CAPTURE): (Step.TAKE, State.CAPTURED),
-    (State.HELD, Verb.RELEASE): (Step.FREE, State.RELEASED),
-    (State.HELD, Verb.SWEEP): (Step.FREE, State.SWEPT),
+    (State.HELD, Verb.RELEASE): (Step.TAKE, State.RELEASED),
+    (State.HELD, Verb.SWEEP): (Step.TAKE, State.SWEPT),
+    (State.HELD, Verb.REVOKE): (Step.TAKE, State.RELEASED),
     (State.SWEPT, Verb.CAPTURE): (Step.CHARGE, State.CAPTURED),
-    (State.HELD, Verb.REVOKE): (Step.FREE, State.RELEASED),
     (State.CAPTURED, Verb.REVOKE): (Step.REFUND, State.RELEASED),
 }
-"""Whatever is not here changes nothing: the first end of a reservation is its only one."""
+"""How a reservation stands afterwards if nothing is charged for it; whatever is charged for is captured.
+
+Whatever is not here changes nothing: the first end of a reservation is its only one.
+"""
+
+
+class Line(Struct, frozen=True):
+    """One reservation as a ledger has it.
+
+    `earned` is what the pictures are worth that a stream delivered so far, and `images` how many they are.
+    """
+
+    state: State
+    amount: int
+    charged: int = 0
+    earned: int = 0
+    images: int = 0
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -166,10 +186,22 @@ class Ledger(Protocol):
         """
         ...
 
+    async def earn(self, order: Order, earned: int, images: int) -> None:
+        """Note what a stream is worth, in all, with the pictures that are about to be delivered, and how many they are.
+
+        Nothing is taken yet, and each call replaces what the one before it noted. Should the process die, so much is
+        charged. To be called by one at a time, and after it raised only to be followed by an end.
+
+        Raises:
+            StorageUnavailableError: it was not noted, so the picture may not be delivered.
+        """
+        ...
+
     async def capture(self, order: Order, settlement: Settlement, answer: Answer | None = None) -> int:
         """Take what it did cost, at most what was held, and keep the answer with it; tell what was charged.
 
-        Of a reservation that was captured before, what was charged then.
+        Whatever was earned before, it is this that counts. Of a reservation that was captured before, what was charged
+        then.
 
         Raises:
             StorageUnavailableError: nothing was charged, so nothing may be delivered.
@@ -177,7 +209,7 @@ class Ledger(Protocol):
         ...
 
     def release(self, order: Order, settlement: Settlement) -> None:
-        """Give everything back; needs no waiting, so it can stand in a `finally`."""
+        """Give everything back but the charge; needs no waiting, so it can stand in a `finally`."""
         ...
 
     async def get(self, wallet: str) -> Wallet | None:
@@ -221,35 +253,42 @@ def hold(wallets: Iterable[Wallet], amount: int) -> tuple[Wallet, ...]:
     return tuple(replace(wallet, available=wallet.available - amount, held=wallet.held + amount) for wallet in wallets)
 
 
-def end(
-    state: State, verb: Verb, amount: int, charge: int, wallets: Iterable[Wallet]
-) -> tuple[State, tuple[Wallet, ...]] | None:
-    """Decide an end of a reservation of this amount; `None` if it changes nothing.
+def earn(line: Line, earned: int, images: int) -> Line:
+    """Decide that a stream has earned so much in all, at most what is held, with so many pictures.
 
-    `charge` is what is to be taken, between zero and the amount; to revoke, what was taken.
+    Raises:
+        StorageUnavailableError: nothing is held any more.
+    """
+    if line.state is not State.HELD:
+        raise _too_late()
+    return replace(line, earned=chargeable(earned, line.amount), images=images)
+
+
+def end(line: Line, verb: Verb, charge: int, wallets: Iterable[Wallet]) -> tuple[Line, tuple[Wallet, ...]] | None:
+    """Decide an end of a reservation; `None` if it changes nothing.
+
+    `charge` is what a verb that tells it wants, and what it gets between zero and what was held.
 
     Raises:
         StorageUnavailableError: the reservation was swept, and the wallets no longer cover the charge.
     """
-    if (state, verb) not in TRANSITIONS:
+    if (line.state, verb) not in TRANSITIONS:
         return None
-    step, after = TRANSITIONS[state, verb]
-    if not 0 <= charge <= amount:
-        raise ValueError(f"{charge} cannot be taken of {amount}")
+    step, uncharged = TRANSITIONS[line.state, verb]
+    charge = chargeable(charge, line.amount) if verb.tells else _left(line)
+    after = replace(line, state=State.CAPTURED if charge else uncharged, charged=charge)
+    if after == line:
+        return None
     match step:
         case Step.TAKE:
-            return after, tuple(_taken(wallet, amount, charge) for wallet in wallets)
-        case Step.FREE:
-            return after, tuple(_taken(wallet, amount, 0) for wallet in wallets)
+            return after, tuple(_taken(wallet, line.amount, charge) for wallet in wallets)
         case Step.CHARGE:
             afresh = tuple(wallets)
             if not all(wallet.affords(charge) for wallet in afresh):
-                raise StorageUnavailableError(
-                    "the gateway was away for too long to charge for this, so it is not delivered", retry=False
-                )
+                raise _too_late()
             return after, tuple(_charged(wallet, charge) for wallet in afresh)
         case _:  # a refund
-            return after, tuple(_charged(wallet, -charge) for wallet in wallets)
+            return after, tuple(_charged(wallet, charge - line.charged) for wallet in wallets)
 
 
 def unheard(wallet: str) -> Wallet:
@@ -318,6 +357,17 @@ def refusal(wallet: str) -> QuotaError:
     return QuotaError(f"{what} does not cover what this request could cost")
 
 
+def _left(line: Line) -> int:
+    """Say what is charged where nobody tells: what was delivered, but never more than was taken already."""
+    return line.earned if line.state is State.HELD else min(line.earned, line.charged)
+
+
+def _too_late() -> StorageUnavailableError:
+    return StorageUnavailableError(
+        "the gateway was away for too long to charge for this, so it is not delivered", retry=False
+    )
+
+
 def _taken(wallet: Wallet, amount: int, charge: int) -> Wallet:
     return replace(
         wallet,
@@ -331,13 +381,7 @@ def _charged(wallet: Wallet, charge: int) -> Wallet:
     return replace(wallet, available=wallet.available - charge, captured=wallet.captured + charge)
 
 
-class _Entry(Struct, frozen=True):
-    state: State
-    amount: int
-    charged: int
-
-
-_NEVER: Final = _Entry(State.RELEASED, 0, 0)
+_NEVER: Final = Line(State.RELEASED, 0)
 
 
 class MemoryLedger:
@@ -345,8 +389,8 @@ class MemoryLedger:
 
     def __init__(self, wallets: Iterable[Wallet] = ()) -> None:
         self._wallets = {wallet.id: wallet for wallet in wallets}
-        self._held: dict[str, _Entry] = {}
-        self._ended: OrderedDict[str, _Entry] = OrderedDict()
+        self._held: dict[str, Line] = {}
+        self._ended: OrderedDict[str, Line] = OrderedDict()
 
     async def hold(self, order: Order) -> None:
         """Set the most that it can cost aside.
@@ -356,15 +400,23 @@ class MemoryLedger:
         """
         for wallet in hold(self._of(order), order.amount):
             self._wallets[wallet.id] = wallet
-        self._held[order.id] = _Entry(State.HELD, order.amount, 0)
+        self._held[order.id] = Line(State.HELD, order.amount)
+
+    async def earn(self, order: Order, earned: int, images: int) -> None:
+        """Note what a stream is worth so far.
+
+        Raises:
+            StorageUnavailableError: nothing is held any more.
+        """
+        self._held[order.id] = earn(self._line(order), earned, images)
 
     async def capture(self, order: Order, settlement: Settlement, answer: Answer | None = None) -> int:  # noqa: ARG002, kept by the claims in memory
         """Take what it did cost, at most what was held; tell what was charged."""
         return self._end(order, Verb.CAPTURE, settlement.charged)
 
-    def release(self, order: Order, settlement: Settlement) -> None:  # noqa: ARG002, memory keeps no usage rows
-        """Give everything back."""
-        self._end(order, Verb.RELEASE, 0)
+    def release(self, order: Order, settlement: Settlement) -> None:
+        """Give everything back but the charge."""
+        self._end(order, Verb.RELEASE, settlement.charged)
 
     async def get(self, wallet: str) -> Wallet | None:
         """Look a wallet up; `None` for one that was never heard of."""
@@ -373,16 +425,18 @@ class MemoryLedger:
     def _of(self, order: Order) -> tuple[Wallet, ...]:
         return tuple(self._wallets.get(name) or unheard(name) for name in order.wallets)
 
+    def _line(self, order: Order) -> Line:
+        return self._held.get(order.id) or self._ended.get(order.id, _NEVER)
+
     def _end(self, order: Order, verb: Verb, charge: int) -> int:
-        entry = self._held.get(order.id) or self._ended.get(order.id, _NEVER)
-        charge = chargeable(charge, entry.amount)
-        ended = end(entry.state, verb, entry.amount, charge, self._of(order))
+        line = self._line(order)
+        ended = end(line, verb, charge, self._of(order))
         if ended is None:
-            return entry.charged
-        state, wallets = ended
+            return line.charged
+        after, wallets = ended
         self._wallets.update((wallet.id, wallet) for wallet in wallets)
         del self._held[order.id]
-        self._ended[order.id] = _Entry(state, entry.amount, charge)
+        self._ended[order.id] = after
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-        return charge
+        return after.charged

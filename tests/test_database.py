@@ -128,6 +128,7 @@ async def test_its_ledger_and_keys_are_those_that_are_open(path: Path) -> None:
     assert (await database.keys.authenticate(key)).key == "web"
     async with database.lifespan():
         await database.ledger.hold(order)
+        await database.ledger.earn(order, 3, 1)
         charged = await database.ledger.capture(order, Settlement(ended=2, charged=6))
         database.ledger.release(order, Settlement(ended=3))
         wallet = await database.ledger.get("account:a")

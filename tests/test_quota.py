@@ -11,6 +11,7 @@ from amux_asgi.quota import (
     LARGEST,
     REMEMBERED,
     Ledger,
+    Line,
     MemoryLedger,
     Opening,
     Order,
@@ -21,7 +22,6 @@ from amux_asgi.quota import (
     account_wallet,
     budget_wallet,
     budgeted,
-    chargeable,
     credited,
     opened,
     topped_up,
@@ -55,7 +55,7 @@ def order(amount: int = 10, *, id: str = "gen_1", budget: str | None = None) -> 
     return Order(id=id, account="a", key="k", amount=amount, begun=1, budget=budget)
 
 
-@given(wallets(), AMOUNTS, st.sampled_from((Verb.CAPTURE, Verb.RELEASE, Verb.SWEEP, Verb.REVOKE)), st.data())
+@given(wallets(), AMOUNTS, st.sampled_from(Verb), st.data())
 def test_nothing_that_a_reservation_lives_through_changes_the_sum(
     wallet: Wallet, amount: int, verb: Verb, data: st.DataObject
 ) -> None:
@@ -65,34 +65,67 @@ def test_nothing_that_a_reservation_lives_through_changes_the_sum(
     except QuotaError:
         return
     assert_fits(held)
-    charge = data.draw(st.integers(0, amount))
+    charge, earned = data.draw(st.integers(0, amount)), data.draw(st.integers(0, amount) | st.just(0))
+    line = quota.earn(Line(State.HELD, amount), earned, 1)
 
-    ended = quota.end(State.HELD, verb, amount, charge, [held])
+    ended = quota.end(line, verb, charge, [held])
 
     assert ended is not None
-    state, (after,) = ended
+    ending, (after,) = ended
     assert_fits(after)
     assert after.granted == held.granted == wallet.granted
     assert after.held == wallet.held
-    assert after.captured == wallet.captured + (charge if state is State.CAPTURED else 0)
+    assert ending.charged == (charge if verb in (Verb.CAPTURE, Verb.RELEASE) else earned)
+    assert after.captured == wallet.captured + ending.charged
+    assert ending.state is State.CAPTURED or not ending.charged
+
+
+DOINGS = st.one_of(
+    st.tuples(st.just("earn"), st.integers(-1, 12)), st.tuples(st.sampled_from(Verb), st.integers(-1, 12))
+)
+
+
+@given(st.integers(0, 10), st.sampled_from((0, 5, None)), st.lists(DOINGS, max_size=8))
+def test_whatever_happens_in_whatever_order_a_wallet_tells_of_its_reservation(
+    amount: int, credit: int | None, doings: list[tuple[Verb | str, int]]
+) -> None:
+    """Nothing comes or goes, nothing is below its floor, and what is taken is the charge of what is captured."""
+    (wallet,) = quota.hold([Wallet(id="account:a", available=10, credit=credit)], amount)
+    line = Line(State.HELD, amount)
+    for verb, number in doings:
+        before = line
+        try:
+            if isinstance(verb, str):
+                line = quota.earn(line, number, 1)
+            elif ended := quota.end(line, verb, number, [wallet]):
+                line, (wallet,) = ended
+        except StorageUnavailableError:
+            assert before.state is State.SWEPT or (verb == "earn" and before.state is not State.HELD)
+        assert_fits(wallet)
+        assert wallet.granted == 10
+        assert wallet.held == (amount if line.state is State.HELD else 0)
+        assert wallet.captured == line.charged
+        assert line.state is State.CAPTURED or not line.charged
+        assert before.state is State.HELD or line.earned == before.earned
+        assert not (before.state is State.HELD and line.state is State.SWEPT and line.earned)
 
 
 @given(wallets(), AMOUNTS)
 def test_a_capture_after_a_sweep_and_its_taking_back_leave_no_trace(wallet: Wallet, charge: int) -> None:
     """Charged afresh and refunded is as it was; if it cannot be paid it is said, and nothing changes."""
     try:
-        charged = quota.end(State.SWEPT, Verb.CAPTURE, charge, charge, [wallet])
+        charged = quota.end(Line(State.SWEPT, charge), Verb.CAPTURE, charge, [wallet])
     except StorageUnavailableError as error:
         assert error.retry is False
         assert not wallet.affords(charge)
         return
     assert charged is not None
-    state, (after,) = charged
+    line, (after,) = charged
     assert_fits(after)
 
-    refunded = quota.end(state, Verb.REVOKE, charge, charge, [after])
+    refunded = quota.end(line, Verb.REVOKE, 0, [after])
 
-    assert refunded == (State.RELEASED, (wallet,))
+    assert refunded == (Line(State.RELEASED, charge), (wallet,))
 
 
 @pytest.mark.parametrize("verb", list(Verb))
@@ -101,22 +134,72 @@ def test_a_reservation_has_one_end(state: State, verb: Verb) -> None:
     """L22: whatever comes after the first end changes nothing, save that a capture may be taken back."""
     before = Wallet(id="account:a", available=90, held=10, captured=10)
 
-    ended = quota.end(state, verb, 10, 10, [before])
+    ended = quota.end(Line(state, 10, 10), verb, 10, [before])
 
     assert (ended is None) == ((state, verb) not in quota.TRANSITIONS)
     if state in (State.CAPTURED, State.RELEASED) and verb is not Verb.REVOKE:
         assert ended is None
 
 
-@pytest.mark.parametrize("charge", [-1, 11])
-def test_nobody_is_charged_more_than_was_set_aside_or_less_than_nothing(charge: int) -> None:
+@pytest.mark.parametrize(("charge", "taken"), [(-1, 0), (11, 10)])
+def test_nobody_is_charged_more_than_was_set_aside_or_less_than_nothing(charge: int, taken: int) -> None:
     """A price that went wrong is no gift and no robbery."""
     wallet = Wallet(id="account:a", available=0, held=10)
 
-    with pytest.raises(ValueError, match="cannot be taken"):
-        quota.end(State.HELD, Verb.CAPTURE, 10, charge, [wallet])
+    ended = quota.end(Line(State.HELD, 10), Verb.CAPTURE, charge, [wallet])
 
-    assert 0 <= chargeable(charge, 10) <= 10
+    assert ended == (
+        Line(State.CAPTURED, 10, taken),
+        (Wallet(id="account:a", available=10 - taken, captured=taken),),
+    )
+    assert quota.earn(Line(State.HELD, 10), charge, 1).earned == taken
+
+
+@pytest.mark.parametrize(
+    ("charge", "left"),
+    [(10, 4), (5, 4), (4, 4), (3, 3), (0, 0)],
+)
+def test_a_capture_that_is_taken_back_leaves_what_was_delivered_before(charge: int, left: int) -> None:
+    """Of what was taken nothing is added to: whoever captures less than was earned knows why."""
+    line = quota.earn(Line(State.HELD, 10), 4, 2)
+    captured = quota.end(line, Verb.CAPTURE, charge, [Wallet(id="account:a", available=90, held=10)])
+    assert captured is not None
+    after, wallets = captured
+
+    revoked = quota.end(after, Verb.REVOKE, 0, wallets)
+
+    expected = Line(State.CAPTURED if left else State.RELEASED, 10, left, 4, 2)
+    after, wallets = revoked or captured
+    assert after == expected
+    assert wallets == (Wallet(id="account:a", available=100 - left, captured=left),)
+    assert (revoked is None) == (charge == left > 0)
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        (Verb.CAPTURE, Line(State.CAPTURED, 10, 6, 4, 2)),
+        (Verb.RELEASE, Line(State.CAPTURED, 10, 6, 4, 2)),
+        (Verb.SWEEP, Line(State.CAPTURED, 10, 4, 4, 2)),
+        (Verb.REVOKE, Line(State.CAPTURED, 10, 4, 4, 2)),
+    ],
+)
+def test_who_knows_what_a_stream_did_cost_tells_and_otherwise_what_it_earned_counts(verb: Verb, expected: Line) -> None:
+    """However it ends, no picture that was delivered is a gift."""
+    line = quota.earn(quota.earn(Line(State.HELD, 10), 9, 1), 4, 2)
+
+    ended = quota.end(line, verb, 6, [])
+
+    assert ended == (expected, ())
+
+
+@pytest.mark.parametrize("state", [State.CAPTURED, State.RELEASED, State.SWEPT])
+def test_nothing_is_earned_of_what_is_no_longer_held(state: State) -> None:
+    """The gateway was away for too long: its next picture is not delivered, and nobody is told to ask again."""
+    with pytest.raises(StorageUnavailableError) as caught:
+        quota.earn(Line(state, 10), 4, 1)
+
+    assert caught.value.retry is False
 
 
 @pytest.mark.parametrize("amount", [-1, DEAREST + 1])
@@ -255,6 +338,25 @@ async def test_memory_gives_back_what_was_released() -> None:
 
     assert late == 0
     assert await ledger.get("account:a") == Wallet(id="account:a", available=10, credit=0)
+
+
+@pytest.mark.anyio
+async def test_memory_charges_a_stream_for_what_was_delivered() -> None:
+    """A release gives back everything but that; what it did cost, if a capture tells; what ended earns no more."""
+    ledger = MemoryLedger([Wallet(id="account:a", available=100, credit=0)])
+    for name in ("gen_1", "gen_2", "gen_3"):
+        await ledger.hold(order(10, id=name))
+        await ledger.earn(order(10, id=name), 4, 1)
+
+    ledger.release(order(10, id="gen_1"), Settlement(ended=2, charged=4))
+    charged = await ledger.capture(order(10, id="gen_2"), Settlement(ended=2, charged=7))
+    ledger.release(order(10, id="gen_3"), Settlement(ended=2))
+
+    for name in ("gen_1", "gen_2", "gen_3", "gen_unheard"):
+        with pytest.raises(StorageUnavailableError):
+            await ledger.earn(order(10, id=name), 5, 2)
+    assert charged == 7
+    assert await ledger.get("account:a") == Wallet(id="account:a", available=89, captured=11, credit=0)
 
 
 @pytest.mark.anyio

@@ -33,6 +33,8 @@ class Stay:
         self.purses = purses
         self.amount = amount
         self.charged = 0
+        self.earned = 0
+        self.images = 0
         self.state = "held"
         self.ends = 0  # how often it was captured, less how often that was taken back
 
@@ -55,7 +57,20 @@ class Reference:
         self.stays[stay] = Stay(owner, purses, amount)
         return amount
 
-    def capture(self, stay: str, charge: int) -> int | str:
+    def earn(self, stay: str, earned: int, images: int) -> int | str:
+        found = self.stays.get(stay)
+        if found is None or found.state != "held":
+            return LOST
+        found.earned, found.images = max(0, min(earned, found.amount)), images
+        return found.earned
+
+    def unearn(self, stay: str, told: tuple[int, int], before: tuple[int, int]) -> int:
+        found = self.stays.get(stay)
+        if found is not None and found.state == "held" and (found.earned, found.images) == told:
+            found.earned, found.images = before
+        return before[0]
+
+    def capture(self, stay: str, charge: int, images: int) -> int | str:
         found = self.stays.get(stay)
         if found is None:
             return LOST
@@ -68,28 +83,38 @@ class Reference:
             self._move(found, aside=0, taken=charge)
         else:
             return found.charged
-        found.state, found.charged, found.ends = "captured", charge, found.ends + 1
+        found.state, found.charged, found.images, found.ends = "captured", charge, images, found.ends + 1
         return charge
 
-    def release(self, stay: str, after: str = "released") -> int:
+    def release(self, stay: str, charge: int, images: int, after: str = "released") -> int | str:
         found = self.stays.get(stay)
         if found is None or found.state != "held":
             return found.charged if found else 0
+        if min(charge, found.amount) > 0:
+            return self.capture(stay, charge, images)
         self._move(found, aside=-found.amount, taken=0)
-        found.state = after
+        found.state, found.images = after, images
         return 0
 
-    def revoke(self, stay: str) -> int:
+    def revoke(self, stay: str, images: int) -> int | str:
         found = self.stays.get(stay)
-        if found is not None and found.state == "captured":
-            self._move(found, aside=0, taken=-found.charged)
-            found.state, found.charged, found.ends = "released", 0, found.ends - 1
-        return self.release(stay)
+        if found is None or found.state not in ("held", "captured"):
+            return self.release(stay, 0, images)
+        if found.state == "held":
+            return self.release(stay, found.earned, found.images)
+        left = min(found.earned, found.charged)
+        if left and left == found.charged:
+            return left
+        self._move(found, aside=0, taken=left - found.charged)
+        found.charged, found.images = left, images
+        if not left:
+            found.state, found.ends = "released", found.ends - 1
+        return left
 
     def sweep(self, owner: str) -> None:
         for name, stay in self.stays.items():
             if stay.owner == owner and stay.state == "held":
-                self.release(name, "swept")
+                self.release(name, stay.earned, stay.images, "swept")
 
     def grant(self, grant: str, purse: str, amount: int) -> int | str:
         if grant in self.grants:

@@ -14,7 +14,7 @@ from amux_asgi.quota import Order, Settlement, Verb, Wallet, topped_up, wallets_
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.owners import farewell
-from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, Hold, MoneyOperation, Unearn
 from amux_asgi.stores.sql.schema import METADATA, USAGE, WALLETS
 from tests.stores.reference import LOST, REFUSED, Reference
 
@@ -36,6 +36,7 @@ class World:
         self.connection.commit()
         self.operations = 0
         self._known: list[Order] = []
+        self._earns: list[Earn] = []
         self._lost: list[tuple[str, list[MoneyOperation]]] = []  # what a process does not know the end of
 
     def step(self) -> None:
@@ -82,9 +83,11 @@ class World:
         assert {row.id for row in rows} == set(self.reference.stays)
         for row in rows:
             stay = self.reference.stays[row.id]
-            assert (row.state, row.charged, stay.ends) == (
+            assert (row.state, row.charged, row.earned, row.images, stay.ends) == (
                 stay.state,
                 stay.charged,
+                stay.earned,
+                stay.images,
                 int(stay.state == "captured"),
             )  # I3
             for wallet in wallets_of(row.account, row.budget):
@@ -115,9 +118,21 @@ class World:
         if chance < 0.5:
             return self._grant()
         order = self.chance.choice(self._known[-RECENT:])
+        charge = self.chance.choice((0, 0, 1, order.amount // 2, order.amount, order.amount + 1, -1))
+        images = self.chance.randrange(10)
+        if chance < 0.7:
+            return self._earn(order, charge, images)
         verb = self.chance.choices((Verb.CAPTURE, Verb.RELEASE, Verb.REVOKE), (6, 2, 1))[0]
-        charge = self.chance.choice((0, 1, order.amount // 2, order.amount, order.amount + 1, -1))
-        return End(order.id, order.wallets, verb, Settlement(ended=1, charged=charge), deadline=FOR_EVER)
+        settlement = Settlement(ended=1, charged=charge, images=images)
+        return End(order.id, order.wallets, verb, settlement, deadline=FOR_EVER)
+
+    def _earn(self, order: Order, earned: int, images: int) -> MoneyOperation:
+        """Let a stream earn something, or take back what one of the last ones did."""
+        back = self.chance.choice(self._earns[-RECENT:]).undo() if self._earns and self.chance.random() < 0.2 else None
+        if isinstance(back, Unearn):
+            return back
+        self._earns.append(Earn(order, earned, images, FOR_EVER))
+        return self._earns[-1]
 
     def _hold(self) -> Hold:
         order = Order(
@@ -149,12 +164,24 @@ class World:
                 return self.reference.hold(order.id, owner, order.wallets, order.amount)
             case Granting(amount=amount, wallets=(wallet,)):
                 return self.reference.grant(operation.id, wallet, amount)
-            case End(verb=Verb.CAPTURE, settlement=settlement):
-                return self.reference.capture(operation.id, settlement.charged)
-            case End(verb=Verb.RELEASE):
-                return self.reference.release(operation.id)
+            case Earn(earned=earned, images=images):
+                return self.reference.earn(operation.id, earned, images)
+            case Unearn(after=after, before=before):
+                told = after.earned, after.images
+                return self.reference.unearn(operation.id, told, (before.earned, before.images))
+            case End():
+                return self._expected_end(operation.id, operation.verb, operation.settlement)
             case _:
-                return self.reference.revoke(operation.id)
+                raise AssertionError(operation)
+
+    def _expected_end(self, stay: str, verb: Verb, told: Settlement) -> int | str:
+        match verb:
+            case Verb.CAPTURE:
+                return self.reference.capture(stay, told.charged, told.images)
+            case Verb.RELEASE:
+                return self.reference.release(stay, told.charged, told.images)
+            case _:
+                return self.reference.revoke(stay, told.images)
 
 
 class Granting(Change):

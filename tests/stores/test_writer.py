@@ -61,7 +61,7 @@ async def test_money_is_set_aside_taken_and_given_back(database: str) -> None:
     assert sums(database, "budget:b") == (44, 0, 6)
     (row,) = rows(database, sa.select(*(column for column in USAGE.c if column.name != "owner")))
     expected = ("gen_1", "captured", "a", "k", "b", 10, 6, 5, "m", "openai", "r")
-    assert row == (*expected, '[{"channel":"openai","end":"billed","code":null}]', 2, 3, 4, 1, 7)
+    assert row == (*expected, '[{"channel":"openai","end":"billed","code":null}]', 2, 3, 4, 1, 7, 0)
 
 
 async def test_a_second_end_tells_the_first(database: str) -> None:

@@ -8,17 +8,9 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.dialects import postgresql, sqlite
 
-from amux_asgi.quota import State, Wallet, unheard
+from amux_asgi.quota import Line, State, Wallet, unheard
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, USAGE, WALLETS
-
-
-class Row(Struct, frozen=True):
-    """A reservation as the database has it."""
-
-    state: State
-    amount: int
-    charged: int
 
 
 class Asked(Struct, frozen=True):
@@ -32,7 +24,7 @@ class Asked(Struct, frozen=True):
 class Book:
     """What one transaction knows, and what it will write: wallets and rows as they stand after each decision."""
 
-    def __init__(self, owner: str, wallets: dict[str, Wallet], rows: dict[str, Row], grants: dict[str, int]) -> None:
+    def __init__(self, owner: str, wallets: dict[str, Wallet], rows: dict[str, Line], grants: dict[str, int]) -> None:
         self.owner = owner
         self.wallets = wallets
         self.known: frozenset[str] = frozenset(wallets)
@@ -40,6 +32,7 @@ class Book:
         self.granted = grants
         self.changed: dict[str, Wallet] = {}
         self.begun: list[dict[str, Any]] = []
+        self.earned: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
         self.grants: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any]] = []
@@ -54,15 +47,20 @@ class Book:
         for wallet in wallets:
             self.wallets[wallet.id] = self.changed[wallet.id] = wallet
 
+    def earn(self, row: str, line: Line) -> None:
+        """Note what a stream is worth now."""
+        self.rows[row] = line
+        self.earned.append({"row": row, "earned": line.earned, "images": line.images})
+
 
 def read(transaction: Transaction, asked: Asked) -> Book:
     """Lock the wallets first: whoever has them is the only one to end a reservation that they pay for."""
     connection = transaction.connection
     wallets = _wallets(connection.execute(_LOCKED, {"ids": sorted(asked.wallets)}).all())
-    rows: dict[str, Row] = {}
+    rows: dict[str, Line] = {}
     if asked.rows:
         found = connection.execute(_ROWS, {"ids": asked.rows}).all()
-        rows = {name: Row(State(state), amount, charged) for name, state, amount, charged in found}
+        rows = {name: Line(State(state), *numbers) for name, state, *numbers in found}
     grants: dict[str, int] = {}
     if asked.grants:
         grants = {name: amount for name, amount in connection.execute(_GRANTED, {"ids": asked.grants})}  # noqa: C416, rows
@@ -89,6 +87,7 @@ def write(connection: sa.Connection, book: Book) -> None:
         (_OPEN, fresh),
         (_CHANGE, changed),
         (_BEGIN, book.begun),
+        (_EARN, book.earned),
         (_END, book.ended),
         (_GRANT, book.grants),
         (_ANSWER, book.answers),
@@ -121,7 +120,9 @@ _FOUND: Final = sa.select(
     WALLETS.c.id, WALLETS.c.available, WALLETS.c.held, WALLETS.c.captured, WALLETS.c.credit
 ).where(WALLETS.c.id.in_(_IDS))
 _LOCKED: Final = _FOUND.order_by(WALLETS.c.id).with_for_update()
-_ROWS: Final = sa.select(USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged).where(USAGE.c.id.in_(_IDS))
+_ROWS: Final = sa.select(
+    USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged, USAGE.c.earned, USAGE.c.images
+).where(USAGE.c.id.in_(_IDS))
 _GRANTED: Final = sa.select(GRANTS.c.id, GRANTS.c.amount).where(GRANTS.c.id.in_(_IDS))
 _MONEY: Final = {
     name: sa.bindparam(name, type_=sa.BigInteger) for name in ("available", "held", "captured", "granted", "credit")
@@ -129,6 +130,11 @@ _MONEY: Final = {
 _OPEN: Final = WALLETS.insert().values(id=sa.bindparam("wallet"), **_MONEY)
 _CHANGE: Final = WALLETS.update().where(WALLETS.c.id == sa.bindparam("wallet")).values(**_MONEY)
 _BEGIN: Final = USAGE.insert()
+_EARN: Final = (
+    USAGE.update()
+    .where(USAGE.c.id == sa.bindparam("row"))
+    .values({name: sa.bindparam(name) for name in ("earned", "images")})
+)
 _END: Final = (
     USAGE.update()
     .where(USAGE.c.id == sa.bindparam("row"))

@@ -7,7 +7,7 @@ from amux_asgi.errors import InvalidRequestError, NotFoundError
 from amux_asgi.quota import Answer, Order, Settlement, Verb, Wallet
 from amux_asgi.stores.sql.book import Asked, Book, look_up
 from amux_asgi.stores.sql.operation import Task, Transaction
-from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.writer import Writer
 
 
@@ -74,6 +74,16 @@ class SqlLedger:
         """
         await self._writer.run(Hold(order, self._writer.clock() + self._writer.pace.patience))
 
+    async def earn(self, order: Order, earned: int, images: int) -> None:
+        """Note what a stream is worth, in all, before another of its pictures is delivered.
+
+        Raises:
+            StorageUnavailableError: it was not noted, so the picture may not be delivered.
+        """
+        deadline = self._writer.clock() + self._writer.pace.capture
+        # A cancellation waits, as it does for a capture.
+        await self._writer.run(Earn(order, earned, images, deadline), shield=True)
+
     async def capture(self, order: Order, settlement: Settlement, answer: Answer | None = None) -> int:
         """Take what it did cost, at most what was held, and keep the answer with it; tell what was charged.
 
@@ -86,7 +96,7 @@ class SqlLedger:
         return await self._writer.run(capture, shield=True)
 
     def release(self, order: Order, settlement: Settlement) -> None:
-        """Give everything back, as soon as it can be written."""
+        """Give everything back but the charge, as soon as it can be written."""
         self._writer.put(End(order.id, order.wallets, Verb.RELEASE, settlement, deadline=FOR_EVER))
 
     async def get(self, wallet: str) -> Wallet | None:

@@ -58,14 +58,14 @@ class Others:
 
 
 def farewell(transaction: Transaction, now: Callable[[], int]) -> None:
-    """Give back whatever this process still holds, and be gone, so that nobody has to wait for it."""
-    while _release(transaction, transaction.owner, now) == AT_ONCE:
+    """Settle whatever this process still holds, and be gone, so that nobody has to wait for it."""
+    while _settle(transaction, transaction.owner, now) == AT_ONCE:
         pass
     transaction.connection.execute(_GONE, {"owner": transaction.owner})
 
 
 def sweep(transaction: Transaction, name: str, beats: int, now: Callable[[], int]) -> None:
-    """Take a process for dead if it still shows no sign of life, and give back what it holds.
+    """Take a process for dead if it still shows no sign of life, and settle what it holds.
 
     All in one transaction: if it lives on after all, it finds out before it holds or captures anything more. One that
     is in the midst of a transaction lives, so its row is not waited for.
@@ -74,15 +74,18 @@ def sweep(transaction: Transaction, name: str, beats: int, now: Callable[[], int
     if connection.execute(_UNMOVED, {"owner": name, "seen": beats}).first() is None:
         return
     connection.execute(_BURY, {"owner": name})
-    held = _release(transaction, name, now)
+    held = _settle(transaction, name, now)
     if held < AT_ONCE:
         connection.execute(_GONE, {"owner": name})
     if held:
-        logger.warning("a process is gone; what it held was released: %d", held)
+        logger.warning("a process is gone; what it held was settled: %d", held)
 
 
-def _release(transaction: Transaction, name: str, now: Callable[[], int]) -> int:
-    """Give back some of what a process holds, and let others have what it claimed; tell how many there were."""
+def _settle(transaction: Transaction, name: str, now: Callable[[], int]) -> int:
+    """Give back some of what a process holds, save what streams have earned, and let others have what it claimed.
+
+    Tells how many reservations there were.
+    """
     held = transaction.connection.execute(_HELD, {"owner": name}).all()
     unknown = Settlement(ended=now(), cost=None)
     ends = [End(row.id, wallets_of(row.account, row.budget), Verb.SWEEP, unknown, deadline=FOR_EVER) for row in held]

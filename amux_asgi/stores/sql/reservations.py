@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
-from amux_asgi.quota import Answer, Order, Settlement, State, Verb, chargeable, end, hold
-from amux_asgi.stores.sql.book import Asked, Book, Row, read, write
+from amux_asgi.quota import Answer, Line, Order, Settlement, State, Verb, earn, end, hold
+from amux_asgi.stores.sql.book import Asked, Book, read, write
 from amux_asgi.stores.sql.operation import Operation, Transaction
 
 FOR_EVER: Final = float("inf")
@@ -66,7 +67,7 @@ class Hold(MoneyOperation):
         order = self.order
         if not (self.abandoned or self.id in book.rows):
             book.change(hold(book.of(self.wallets), order.amount))
-            book.rows[self.id] = Row(State.HELD, order.amount, 0)
+            book.rows[self.id] = Line(State.HELD, order.amount)
             book.begun.append(
                 {
                     "id": order.id,
@@ -94,10 +95,63 @@ class Hold(MoneyOperation):
         return End(self.id, self.wallets, Verb.REVOKE, Settlement(ended=self.order.begun), deadline=FOR_EVER)
 
 
-class End(MoneyOperation):
-    """Capture, release, sweep or revoke a reservation; tells what it was charged."""
+class Later(MoneyOperation):
+    """What is done to a reservation after its hold: it is owed, and must know the row."""
 
     owed = True
+
+    def ask(self, asked: Asked) -> None:
+        """Ask for the row."""
+        super().ask(asked)
+        asked.rows.append(self.id)
+
+
+class Earn(Later):
+    """Note what a stream is worth so far, in all."""
+
+    def __init__(self, order: Order, earned: int, images: int, deadline: float) -> None:
+        super().__init__(order.id, order.wallets, deadline)
+        self.earned = earned
+        self.images = images
+        self._change: tuple[Line, Line] | None = None  # before and after
+
+    def decide(self, book: Book) -> int:
+        """Note it, unless an earlier try did.
+
+        Raises:
+            StorageUnavailableError: nothing is held any more.
+        """
+        row = book.rows.get(self.id)
+        if row is None:
+            raise _lost()
+        after = earn(row, self.earned, self.images)
+        if after != row:
+            self._change = row, after
+            book.earn(self.id, after)
+        return after.earned
+
+    def undo(self) -> Operation[Any] | None:
+        """Take back what nobody heard of, as no picture is delivered for it."""
+        return None if self._change is None else Unearn(self.id, self.wallets, *self._change)
+
+
+class Unearn(Later):
+    """Let a stream be worth what it was, if nothing came after."""
+
+    def __init__(self, id: str, wallets: tuple[str, ...], before: Line, after: Line) -> None:  # noqa: A002, a row's id
+        super().__init__(id, wallets, FOR_EVER)
+        self.before = before
+        self.after = after
+
+    def decide(self, book: Book) -> int:
+        """Put the line back as it was; one that changed since then, or ended, is left."""
+        if book.rows.get(self.id) == self.after:
+            book.earn(self.id, self.before)
+        return self.before.earned
+
+
+class End(Later):
+    """Capture, release, sweep or revoke a reservation; tells what it was charged."""
 
     def __init__(  # noqa: PLR0913, the facts of one row
         self,
@@ -113,11 +167,7 @@ class End(MoneyOperation):
         self.verb = verb
         self.settlement = settlement
         self.answer = answer
-
-    def ask(self, asked: Asked) -> None:
-        """Ask for the row."""
-        super().ask(asked)
-        asked.rows.append(self.id)
+        self._delivered = 0  # pictures of a stream, before it was ended
 
     def decide(self, book: Book) -> int:
         """End it, if this is its first end; one that was never held needs none.
@@ -127,42 +177,55 @@ class End(MoneyOperation):
         """
         row = book.rows.get(self.id)
         if row is None and self.verb is Verb.CAPTURE:
-            raise StorageUnavailableError("the database lost what was set aside for this", retry=False)
+            raise _lost()
         if row is None:
             return 0
-        charge = row.charged if self.verb is Verb.REVOKE else chargeable(self.settlement.charged, row.amount)
-        ended = end(row.state, self.verb, row.amount, charge, book.of(self.wallets))
+        ended = end(row, self.verb, self.settlement.charged, book.of(self.wallets))
+        if self.answer is not None and (self.verb is Verb.REVOKE or ended is not None):
+            answers = book.withdrawn if self.verb is Verb.REVOKE else book.answers
+            answers.append(_answered(self.answer, book.owner))
         if ended is None:
             return row.charged
-        state, wallets = ended
-        charged = charge if state is State.CAPTURED else 0
+        after, wallets = ended
+        after = replace(after, images=self._images(row))
+        if row.state is State.HELD:
+            self._delivered = row.images
         book.change(wallets)
-        book.rows[self.id] = Row(state, row.amount, charged)
-        book.ended.append(_ended(self.id, state, charged, self.settlement))
-        if self.answer is not None:
-            (book.answers if state is State.CAPTURED else book.withdrawn).append(_answered(self.answer, book.owner))
-        return charged
+        book.rows[self.id] = after
+        book.ended.append(_ended(self.id, after, self.settlement))
+        return after.charged
+
+    def _images(self, row: Line) -> int:
+        """Say how many pictures there were: where nobody tells, those that were earned."""
+        untold = row.state is State.HELD and not self.verb.tells
+        return row.images if untold else self.settlement.images
 
     def undo(self) -> Operation[Any] | None:
         """Take a capture back whose success nobody hears of, as nothing is delivered for it; give back what is held.
+
+        What was earned before stays charged.
 
         Its facts stay behind: they may be what could not be written.
         """
         if self.verb not in (Verb.CAPTURE, Verb.RELEASE):
             return None
-        bare = Settlement(ended=self.settlement.ended, cost=None)
+        bare = Settlement(ended=self.settlement.ended, cost=None, images=self._delivered)
         return End(self.id, self.wallets, Verb.REVOKE, bare, deadline=FOR_EVER, answer=self.answer)
 
 
-def _ended(row: str, state: State, charged: int, settlement: Settlement) -> dict[str, Any]:
+def _lost() -> StorageUnavailableError:
+    return StorageUnavailableError("the database lost what was set aside for this", retry=False)
+
+
+def _ended(row: str, line: Line, settlement: Settlement) -> dict[str, Any]:
     return {
         "row": row,
-        "state": state.value,
-        "charged": charged,
+        "state": line.state.value,
+        "charged": line.charged,
         "cost": settlement.cost,
         "channel": settlement.channel,
         "attempts": msgspec.json.encode(settlement.attempts).decode() if settlement.attempts else None,
-        "images": settlement.images,
+        "images": line.images,
         "input_tokens": settlement.input_tokens,
         "output_tokens": settlement.output_tokens,
         "ended": settlement.ended,

@@ -58,12 +58,15 @@ USAGE: Final = Table(
     Column("channel", Text),
     Column("request_id", Text),
     Column("attempts", Text),
-    Column("images", Integer, nullable=False),
+    Column("images", Integer, nullable=False),  # of a stream that goes on: those delivered
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("begun", BigInteger, nullable=False),
     Column("ended", BigInteger),
+    Column("earned", BigInteger, nullable=False, server_default="0"),  # what a stream's pictures are worth so far
     CheckConstraint("charged >= 0 AND charged <= amount", name="at_most_held"),
+    CheckConstraint("earned >= 0 AND earned <= amount", name="earned_at_most_held"),
+    CheckConstraint("earned = 0 OR state <> 'swept'", name="earned_is_charged"),  # also by who does not know of it
     Index("usage_account", "account", "id"),  # an account's history; makes a hold dearer by about a tenth
     sqlite_with_rowid=False,
 )
@@ -128,7 +131,16 @@ def _create(connection: sa.Connection) -> None:
     METADATA.create_all(connection, checkfirst=False)  # another program's table of such a name is not used for ours
 
 
-MIGRATIONS: Final[Sequence[Migration]] = (_create,)
+def _earn(connection: sa.Connection) -> None:
+    # Its default lets processes of the first version go on to add rows.
+    connection.exec_driver_sql(
+        "ALTER TABLE usage ADD COLUMN earned BIGINT DEFAULT 0 NOT NULL"
+        " CONSTRAINT earned_at_most_held CHECK (earned >= 0 AND earned <= amount)"
+        " CONSTRAINT earned_is_charged CHECK (earned = 0 OR state <> 'swept')"
+    )
+
+
+MIGRATIONS: Final[Sequence[Migration]] = (_create, _earn)
 """The first makes all tables as they stand above; each later one brings those of its predecessor up to date."""
 
 
