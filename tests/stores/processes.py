@@ -23,6 +23,7 @@ from amux_asgi.errors import GatewayError
 from amux_asgi.stores.sql.operation import Pace
 from tests.stores.world import QUICK, opened_store, order, paid
 
+EACH = 3  # that a picture of a stream is worth
 ROOT = Path(__file__).parents[2]
 
 
@@ -118,8 +119,11 @@ async def work(url: str, name: str, number: int, pace: float) -> None:
             try:
                 await stores.ledger.hold(row)
                 say("h", row.id)
+                for picture in range(i % 3):
+                    await stores.ledger.earn(row, EACH * (picture + 1), picture + 1)
+                    say("e", row.id, EACH * (picture + 1))
                 if i % 4 == 3:
-                    stores.ledger.release(row, paid(0))
+                    stores.ledger.release(row, paid(EACH * (i % 3)))
                 else:
                     say("c", row.id, await stores.ledger.capture(row, paid(10)))
             except GatewayError as error:
@@ -143,6 +147,22 @@ async def wait_and_capture(url: str, charged: int) -> None:
             say("refused", error.status, error.code, error.retry)
         await stores.ledger.hold(order("gen_afterwards", 1))
         say("afterwards", await stores.ledger.capture(order("gen_afterwards", 1), paid(0)))
+
+
+async def stream(url: str, totals: list[int], late: int) -> None:
+    """Hold, earn so much in all with each picture, be killed or stopped, and try to earn more when going on."""
+    row = order("gen_stream")
+    async with opened_store(url, QUICK) as stores:
+        await stores.ledger.hold(row)
+        for pictures, total in enumerate(totals, 1):
+            await stores.ledger.earn(row, total, pictures)
+        say("holding")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        try:
+            await stores.ledger.earn(row, late, len(totals) + 1)
+        except GatewayError as error:
+            say("refused", error.status, error.retry)
+        say("captured", await stores.ledger.capture(row, paid(late)))
 
 
 async def fill_disk(url: str) -> None:
@@ -175,6 +195,7 @@ WHAT = {
     "hold": hold_many,
     "work": work,
     "late": wait_and_capture,
+    "stream": stream,
     "full": fill_disk,
     "create": create,
 }

@@ -19,7 +19,7 @@ from amux_asgi.errors import GatewayError, StorageUnavailableError
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.operation import Pace, Task, Transaction
-from amux_asgi.stores.sql.schema import OWNERS
+from amux_asgi.stores.sql.schema import OWNERS, USAGE
 from tests.databases import PostgreSQL, fresh_database, postgresql
 from tests.shim import Shim, shim
 from tests.stores.world import QUICK, give, opened_store, order, paid, rows, states, sums
@@ -59,6 +59,7 @@ class Load:
 
     def __init__(self) -> None:
         self.captured: dict[str, int] = {}
+        self.earned: dict[str, int] = {}
         self.held: set[str] = set()
         self.refused: list[GatewayError] = []
         self.slowest = 0.0
@@ -76,6 +77,11 @@ class Load:
                 self.held.add(row.id)
                 self.slowest = max(self.slowest, time.monotonic() - begun)
                 begun = time.monotonic()
+                if number % 3 == 0:
+                    await stores.ledger.earn(row, 4, 1)
+                    self.earned[row.id] = 4
+                    self.slowest = max(self.slowest, time.monotonic() - begun)
+                    begun = time.monotonic()
                 self.captured[row.id] = await stores.ledger.capture(row, paid(7))
             except StorageUnavailableError as error:
                 self.refused.append(error)
@@ -98,10 +104,11 @@ class Load:
                 await self._changed.wait()
 
     def check(self, database: str) -> None:
-        """Hold what was said against what is there."""
+        """Hold what was said against what is there: what was captured, or else earned, is charged."""
         found = states(database)
-        assert {row for row, state in found.items() if state == "captured"} == set(self.captured)
-        assert sums(database) == (10**6 - 7 * len(self.captured), 0, 7 * len(self.captured))
+        charged = self.earned | self.captured
+        assert {row for row, state in found.items() if state == "captured"} == set(charged)
+        assert sums(database) == (10**6 - sum(charged.values()), 0, sum(charged.values()))
 
 
 async def test_a_locked_database_is_said_in_time(database: str) -> None:
@@ -175,7 +182,7 @@ def locked_later(database: str) -> Generator[Any]:
 
 @pytest.mark.parametrize("cut", ["before", "after"])
 async def test_a_commit_whose_end_is_unknown_is_done_once(through: tuple[str, Shim], cut: Any) -> None:
-    """Cut off while committing, it is asked what became of it: a top-up, a hold and a capture happen once."""
+    """Cut off while committing, it is asked what became of it: top-up, hold, earning and capture happen once."""
     url, between = through
     async with opened_store(url) as stores:
         between.cut = cut
@@ -183,11 +190,14 @@ async def test_a_commit_whose_end_is_unknown_is_done_once(through: tuple[str, Sh
         between.cut = cut
         await stores.ledger.hold(order("gen_1"))
         between.cut = cut
+        await stores.ledger.earn(order("gen_1"), 3, 1)
+        assert rows(url, sa.select(USAGE.c.earned, USAGE.c.images)) == [(3, 1)]
+        between.cut = cut
 
         charged = await stores.ledger.capture(order("gen_1"), paid(6))
 
     assert charged == 6
-    assert between.cuts == 3
+    assert between.cuts == 4
     assert sums(url) == (94, 0, 6)
 
 
