@@ -169,6 +169,19 @@ async def test_what_was_earned_without_anybody_hearing_of_it_is_taken_back(datab
     assert rows(database, WHOLE) == [("captured", 8, 8, 1, 0)]
 
 
+async def test_what_was_committed_by_an_earlier_try_is_taken_back_as_well(database: str) -> None:
+    """Its end was not known, so it was tried again and found done, and still nobody heard of it."""
+    async with opened_store(database) as stores:
+        await streaming(stores)
+        twice = Earn(ROW, 6, 3, FOR_EVER)
+        await stores.writer.run(twice)
+        twice.done = False
+
+        await unheard(stores, twice)
+
+        assert rows(database, WHOLE) == [("held", 0, 4, 2, None)]
+
+
 async def test_a_later_word_is_not_taken_back_with_an_earlier_one(database: str) -> None:
     """Only what nobody heard of."""
     async with opened_store(database) as stores:
