@@ -318,6 +318,7 @@ async def test_the_usage_row_tells_whose_call_it_was(place: str | None) -> None:
         "output_tokens": 0,
         "begun": 1_800_000_000_000,
         "ended": 1_800_000_000_001,
+        "earned": 0,
     }
     assert (bad["state"], bad["charged"], bad["ended"]) == ("released", 0, 1_800_000_000_003)
 

@@ -203,11 +203,9 @@ class End(Later):
     def undo(self) -> Operation[Any] | None:
         """Take a capture back whose success nobody hears of, as nothing is delivered for it; give back what is held.
 
-        What was earned before stays charged.
-
-        Its facts stay behind: they may be what could not be written.
+        What a stream has earned is charged all the same. Its facts stay behind: they may be what could not be written.
         """
-        if self.verb not in (Verb.CAPTURE, Verb.RELEASE):
+        if not self.verb.tells:
             return None
         bare = Settlement(ended=self.settlement.ended, cost=None, images=self._delivered)
         return End(self.id, self.wallets, Verb.REVOKE, bare, deadline=FOR_EVER, answer=self.answer)
