@@ -37,7 +37,7 @@ class Stub:
         self.open = 0  # connections
         self.closed = threading.Semaphore(0)
         self._context = context
-        self._scripts = SCRIPTS | dict(scripts)
+        self.scripts = SCRIPTS | dict(scripts)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
@@ -55,7 +55,11 @@ class Stub:
 
     def let_go(self) -> None:
         """Answer everybody who waits at `/wait`."""
-        self._loop.call_soon_threadsafe(self.release.set)
+        self.soon(self.release.set)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have something called in the thread that serves."""
+        self._loop.call_soon_threadsafe(call)
 
     def run(self) -> None:
         """Serve until stopped; the body of a thread."""
@@ -65,7 +69,7 @@ class Stub:
 
     def stop(self) -> None:
         """End the server."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.soon(self._stop.set)
 
     def ready(self) -> None:
         """Wait until it listens."""
@@ -125,7 +129,7 @@ class Stub:
 
     def _script(self, path: str) -> Script:
         """Find what is played at a path, or below it."""
-        return self._scripts.get(path) or self._scripts.get("/" + path.split("/")[1], good)
+        return self.scripts.get(path) or self.scripts.get("/" + path.split("/")[1], good)
 
 
 class _Over(Exception):  # noqa: N818, the end of a connection, not an error
