@@ -5,11 +5,12 @@ Source: https://platform.openai.com/docs/api-reference/images-streaming, https:/
 
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError
 from amux_asgi.faults import Fault, failure, fault_of
-from amux_asgi.schema import BAD_JSON, NOTHING, fields_of, finished, preview
+from amux_asgi.schema import BAD_JSON, NOTHING, Preview, fields_of, finished, preview
 from amux_asgi.sse import ServerEvent
 from amux_asgi.wire import Heard
 
@@ -36,22 +37,31 @@ def hear(event: ServerEvent) -> Heard:
 def _read(event: ServerEvent, fields: dict[str, Raw]) -> Heard:
     if not event.data.isascii():
         event.data.decode()  # pictures are handed on undecoded, so nobody else would notice
-    kind = bytes(fields.get("type", NOTHING)).strip(b'"').decode() or event.name
-    match kind.rpartition(".")[2]:
-        case "partial_image":
-            return preview(fields)
-        case "partial_succeeded":
-            return finished(fields)
+    error = fields.pop("error", _NULL)  # an empty one is none, and some SDKs would raise at it
+    kind = bytes(fields.get("type", NOTHING)).strip(b'"').decode()
+    match (event.name if kind in _UNSAID_KINDS else kind).rpartition(".")[2]:
         case "partial_failed":
             return _failure(event.data)
-        case "completed" if "b64_json" in fields or "url" in fields:
-            return finished(fields)
         case "error":
             raise _failure(event.data)
-        case _ if "error" in fields and bytes(fields["error"]) != b"null":
+        case _ if msgspec.json.decode(error):
             raise _failure(event.data)
+        case "partial_image":
+            return _shown(fields)
+        case "partial_succeeded":
+            return finished(fields)
+        case "completed" if "b64_json" in fields or "url" in fields:
+            return finished(fields)
         case _:
             return None
+
+
+def _shown(fields: dict[str, Raw]) -> Preview | None:
+    """Read a preview; one that shows nothing is passed over, since the picture is paid for and may still come."""
+    try:
+        return preview(fields)
+    except BAD_JSON:
+        return None
 
 
 def _failure(data: bytes) -> GatewayError:
@@ -60,3 +70,5 @@ def _failure(data: bytes) -> GatewayError:
 
 
 _ENDS: Final = (b"", b"[DONE]")
+_NULL: Final = Raw(b"null")
+_UNSAID_KINDS: Final = ("", "null")
