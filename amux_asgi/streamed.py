@@ -1,6 +1,7 @@
 """Send a stream of pictures: its head with the first event, comments while none comes, an error as the last one."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -71,24 +72,30 @@ class StreamAnswer:
             raise RequestTimeoutError("the client left before it was answered")
 
     async def _send_all(self, stream: Stream, headers: Callable[[], Headers]) -> None:
+        with suppress(_GoneError):  # the server cuts what is incomplete
+            try:
+                await self._send_events(stream, headers)
+            except GatewayError as error:
+                if not self._begun:
+                    raise
+                log(self._scope, error)
+                await self._write(error_frame(error), headers)
+            await self._end()
+
+    async def _send_events(self, stream: Stream, headers: Callable[[], Headers]) -> None:
         try:
             while not stream.over:
                 event = await stream.next(self._pace.heartbeat)
                 if self._is_sent(event) and not (event is None and stream.over):
                     await self._write(HEARTBEAT if event is None else event.frame, headers)
-        except _StalledError:
-            return  # the server cuts what is incomplete
-        except GatewayError as error:
-            if not self._begun:
-                raise
-            log(self._scope, error)
-            await self._write(error_frame(error), headers)
+        except (GatewayError, _GoneError):
+            raise
         except Exception:
             if self._begun:
-                await self._write(error_frame(InternalError(INTERNAL)), headers)
-                await self._end()
+                with suppress(_GoneError):
+                    await self._write(error_frame(InternalError(INTERNAL)), headers)
+                    await self._end()
             raise
-        await self._end()
 
     def _is_sent(self, event: Event | None) -> bool:
         return self._begun or not self._pace.waits or (event is not None and event.type != PREVIEW)
@@ -104,16 +111,16 @@ class StreamAnswer:
             await self._in_time({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def _in_time(self, message: Message) -> None:
-        with anyio.move_on_after(self._pace.write_timeout):
+        with anyio.move_on_after(self._pace.write_timeout), suppress(OSError):  # what a server raises for who has left
             await self._send(message)
             return
-        raise _StalledError
+        raise _GoneError
 
     async def _end(self) -> None:
         await self._in_time({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class _StalledError(Exception):
+class _GoneError(Exception):
     """The reader takes nothing any more."""
 
 
