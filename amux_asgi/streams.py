@@ -1,5 +1,6 @@
 """A stream as its reader has it: what is still to be told, the newest preview and every finished picture."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Self
@@ -15,6 +16,8 @@ from amux_asgi.sse import EventReader
 
 Count = Callable[[int], object]
 """Is told of bytes that are kept for the reader."""
+
+logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Stream:
@@ -109,5 +112,8 @@ class Stream:
             self._bell.set()
 
     def end(self, outcome: Outcome[Streamed]) -> None:
-        """Say that the job has ended."""
-        self.close(None if outcome.value is None else outcome.value[0], outcome.fault)
+        """Say that the job has ended; of a bug the operator hears where no reader can any more."""
+        fault = outcome.fault
+        if (self._gone or self._ended) and not (fault is None or isinstance(fault, GatewayError)):
+            logger.error("a stream failed after its reader had all, or had left", exc_info=fault)
+        self.close(None if outcome.value is None else outcome.value[0], fault)
