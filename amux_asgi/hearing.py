@@ -51,7 +51,8 @@ class Hearing:
         """
         headers = dict(incoming.headers)
         plain = headers.get("content-encoding", "identity").lower() == "identity"
-        if incoming.status != _OK or not plain or not headers.get("content-type", "").startswith(EVENT_STREAM):
+        kind = headers.get("content-type", "").lower()
+        if incoming.status != _OK or not plain or not kind.startswith(EVENT_STREAM):
             return None
         async with aclosing(self._events(incoming)) as events:
             async for event in events:
