@@ -12,6 +12,7 @@ from amux_asgi.asking import BILLED, Choice, Sending, Sent, Watch
 from amux_asgi.errors import End, GatewayError, UpstreamBadResponseError, UpstreamTooLargeError
 from amux_asgi.fanout import joined
 from amux_asgi.quota import Attempt
+from amux_asgi.redact import hide
 from amux_asgi.schema import ImagesResponse, Preview
 from amux_asgi.sse import EventReader, ServerEvent
 from amux_asgi.transport.base import Incoming
@@ -69,7 +70,7 @@ class Hearing:
         """Give what was made before it went wrong."""
         if self._in_hand is not None:
             await self._hand(self._in_hand)
-        self._watch.miss(error)
+        self._miss(error)
         return joined(self.made)
 
     @property
@@ -117,6 +118,11 @@ class Hearing:
         await self._watch.finish(Sent(images, self._choice))
         self._in_hand = None
 
+    def _miss(self, error: GatewayError) -> None:
+        """Say why pictures will not come; no attempt ends with this, where its words would be looked at."""
+        hide(error, self._choice.candidate.channel.secrets())
+        self._watch.miss(error)
+
     def _failed(self, error: GatewayError) -> GatewayError:
         """Judge a failure that the stream tells: what was begun may have been paid."""
         if self._begun and error.end is not End.FINAL:
@@ -136,7 +142,7 @@ class Hearing:
 
     def _outcome(self) -> ImagesResponse | GatewayError:
         for error in self._missed if self.made else ():
-            self._watch.miss(error)
+            self._miss(error)
         if self.made:
             return joined(self.made)
         missed = self._missed or [UpstreamBadResponseError("the upstream's stream ended without a picture")]
