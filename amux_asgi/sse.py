@@ -3,7 +3,7 @@
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -36,13 +36,12 @@ class EventReader:
         self._mark = _MARK  # what may stand before the line
         self._returned = False  # a carriage return was the last byte: a line feed would belong to it
 
-    def feed(self, piece: bytes) -> list[ServerEvent]:
-        """Give the events that are complete now.
+    def feed(self, piece: bytes) -> Iterator[ServerEvent]:
+        """Give the events that are complete now, one by one: a piece is taken in as they are asked for.
 
         Raises:
-            UpstreamTooLargeError: an event is longer than `longest`; those before it in the same piece are lost too.
+            UpstreamTooLargeError: an event is longer than `longest`; those before it were given.
         """
-        events: list[ServerEvent] = []
         for line in _lines(piece):
             half = self._returned and line == b"\n"
             self._returned = line.endswith(b"\r")
@@ -50,8 +49,7 @@ class EventReader:
                 continue
             self._keep(line.rstrip(b"\r\n"))
             if line.endswith(_ENDS):
-                events += self._end_line()
-        return events
+                yield from self._end_line()
 
     def end(self) -> list[ServerEvent]:
         """Give what the last event says when its blank line never came: at most one."""

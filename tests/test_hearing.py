@@ -209,6 +209,15 @@ async def test_a_stream_has_a_most(piece: bytes) -> None:
     assert ask.held <= 2000
 
 
+async def test_a_picture_before_an_event_that_is_too_large_counts() -> None:
+    """Though both came in one piece."""
+    ask = Ask(n=2, most=1000)
+    with pytest.raises(UpstreamTooLargeError):
+        await ask.listen([picture() + picture("a" * 1000)])
+
+    assert ask.told.made == [b'"aGVsbG8="']
+
+
 VALID = b"".join(
     (
         b"\xef\xbb\xbf: hello\n\n",

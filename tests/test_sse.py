@@ -134,10 +134,10 @@ def test_an_event_is_given_as_soon_as_its_blank_line_is_there() -> None:
     """Its line end may be half of a longer one; the other half is no blank line of its own."""
     reader = EventReader(longest=100)
 
-    assert reader.feed(b"event: a\r\ndata: 1\r\n") == []
-    assert reader.feed(b"\r") == [ServerEvent("a", b"1")]
-    assert reader.feed(b"") == []
-    assert reader.feed(b"\ndata: 2\n\ndata: 3\n\ndata: 4") == [ServerEvent("", b"2"), ServerEvent("", b"3")]
+    assert list(reader.feed(b"event: a\r\ndata: 1\r\n")) == []
+    assert list(reader.feed(b"\r")) == [ServerEvent("a", b"1")]
+    assert list(reader.feed(b"")) == []
+    assert list(reader.feed(b"\ndata: 2\n\ndata: 3\n\ndata: 4")) == [ServerEvent("", b"2"), ServerEvent("", b"3")]
     assert reader.end() == [ServerEvent("", b"4")]
     assert reader.end() == []
 
@@ -160,6 +160,15 @@ def test_an_event_may_be_just_so_long(stream: bytes, size: int, cut: Callable[[b
 
     with pytest.raises(UpstreamTooLargeError, match=f"larger than {size - 1} bytes"):
         read(cut(stream), longest=size - 1)
+
+
+def test_what_comes_before_a_too_long_event_is_given() -> None:
+    """Also of the same piece: a picture there may be paid for."""
+    events = EventReader(longest=9).feed(b"data: 1\n\ndata: 2\n\ndata: 12345")
+
+    assert [next(events), next(events)] == [ServerEvent("", b"1"), ServerEvent("", b"2")]
+    with pytest.raises(UpstreamTooLargeError):
+        next(events)
 
 
 @pytest.mark.parametrize(("size", "piece"), [(2**24, 2**18), (2**24, 1460), (2**16, 1), (2**20, 1023)])
