@@ -63,7 +63,7 @@ class Told:
 class Ask:
     """One ask that is listened to."""
 
-    def __init__(self, *, n: int = 1, previews: int = 2, most: int = MIB) -> None:
+    def __init__(self, *, n: int = 1, previews: int = 2, most: int = MIB, counted: bool = True) -> None:
         self.told = Told()
         self.held = 0  # bytes
         self.attempts: list[Attempt] = []
@@ -71,7 +71,8 @@ class Ask:
         choice = Choice(Candidate(CHANNEL, "m", SECRET, "m"), Fitted(request=request))
         sending = Sending(
             id="gen_1", request=request, first=choice, others=(), fits=lambda _: True, strict=False, hops=0,
-            deadline=1e9, attempts=self.attempts, grow=self._grow, forget=self._forget, watch=self.told,
+            deadline=1e9, attempts=self.attempts, watch=self.told,
+            grow=self._grow if counted else None, forget=self._forget if counted else None,
         )  # fmt: skip
         self.hearing = Hearing(hear, choice, sending, self.told, most=most)
 
@@ -133,6 +134,14 @@ async def test_previews_are_shown_as_they_were_asked_for() -> None:
     assert ask.attempts == [Attempt(channel="c", end="billed")]
     frames = len(b"event: image_generation.partial_image\ndata: \n\n") * len(numbers)
     assert ask.held == frames + len(b"".join(pictures))
+
+
+async def test_nobody_has_to_count() -> None:
+    """The bytes of a stream are only looked at by who wants to."""
+    ask = Ask(counted=False)
+    await ask.listen([sketch() + picture()])
+
+    assert (ask.told.shown, len(ask.told.made), ask.held) == ([0], 1, 0)
 
 
 async def test_one_picture_too_many_is_cut_off_and_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Generator
 
+import anyio
 import pytest
 
+from amux_asgi import GenerationRequest, Principal
 from tests.serve import serve
 from tests.stream_stub import Cut, Gate, failed, flood, picture, sketch
 from tests.streaming import ASK, CENT, COST, PATH, End, Line, Stage, Watched, asking, paid, staged
@@ -187,11 +189,11 @@ def test_events_of_sixteen_megabytes_arrive_whole(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [b": " + b"c" * 2**16 + b"\n\n", b"data: " + b"x" * 2**16, sketch(0, "a" * 2**16), b"\n" * 2**16]
+    "piece", [b": " + b"c" * 2**14 + b"\n\n", b"data: " + b"x" * 2**14, sketch(0, "a" * 2**14), b"\n" * 2**14]
 )
 def test_two_gigabytes_are_cut_at_the_bound(piece: bytes) -> None:
     """U05: as comments, as one event, as previews and as empty lines."""
-    with staged(max_answer=2**18) as stage, asking(stage.images) as client:
+    with staged(max_answer=2**16) as stage, asking(stage.images) as client:
         stage.play()
         stage.stub.scripts["/tape"] = flood(piece)
         answer = client.post(PATH, json={**ASK, "partial_images": 1})
@@ -200,3 +202,29 @@ def test_two_gigabytes_are_cut_at_the_bound(piece: bytes) -> None:
     assert b'"upstream_too_large"' in answer.content
     assert stage.stub.most < 2**24
     assert stage.books.ends.get() == End(0, ("unknown",), 0)
+
+
+@pytest.mark.anyio
+async def test_without_http_it_is_the_same_stream() -> None:
+    """What is kept for a reader who does not read is counted: pictures, byte for byte; of previews there is one."""
+    counted: list[int] = []
+    with staged(transport="httpx2") as stage:
+        gate = Gate(stage.stub)
+        stage.play(sketch(0), gate, sketch(1), picture(), sketch(0), sketch(1), picture("Yg=="))
+        async with stage.images.lifespan():
+            stream = stage.images.gateway.stream(
+                GenerationRequest(model="m", prompt="x", n=2, partial_images=2),
+                Principal(account="me", key="me"),
+                count=counted.append,
+            )
+            first = await anext(stream)
+            gate.open()
+            end = await anyio.to_thread.run_sync(stage.books.ends.get)
+            rest = [event async for event in stream]
+
+    assert first.frame == sketch(0)
+    assert [event.frame for event in rest] == [
+        picture(**COST), sketch(1), picture("Yg==", x_amux={"attempts": 1, "cost": "0.02"}),
+    ]  # fmt: skip
+    assert counted == [len(rest[0].frame), len(rest[2].frame)]
+    assert end == paid(2)
