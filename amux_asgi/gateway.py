@@ -1,6 +1,7 @@
 """One generation, end to end: the order of the steps stands in `generate`, `_claim`, `_work` and `_paid`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -9,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from amux_asgi.adapters.openai import order as fields_of
-from amux_asgi.admission import Admission, enter
+from amux_asgi.admission import Admission, Standing, enter
 from amux_asgi.admitting import Rulebook, demand_of
 from amux_asgi.asking import MAYBE_PAID, Choice, Sending, Sent, Watch
 from amux_asgi.capabilities import Capabilities, capabilities
@@ -231,7 +232,7 @@ class Gateway:
         finally:
             turn.drop()
 
-    async def _work(self, plan: Plan, pay: Callable[["_Job", Admission], Awaitable[T]], job: "_Job") -> T:
+    async def _work(self, plan: Plan, pay: Callable[["_Job", "_Admitted"], Awaitable[T]], job: "_Job") -> T:
         """Do it, if it can be done at present, within the limits: their places are held to its end, whoever leaves."""
         if plan.resting is not None:
             raise plan.resting
@@ -239,10 +240,9 @@ class Gateway:
             if plan.cost is None and not plan.terms.paid:
                 await check_unlimited(job.runtime.ledger, plan)
             admission = await self._admit(plan, job.runtime)
-            try:
-                return await pay(job, admission)
-            finally:
-                admission.leave()
+            with ExitStack() as places:
+                places.callback(admission.leave)
+                return await pay(job, _Admitted(admission.standings, places.close))
 
     async def _admit(self, plan: Plan, runtime: Runtime) -> Admission:
         """Take what it weighs by every limit that it falls under, or nothing."""
@@ -250,7 +250,7 @@ class Gateway:
         hits = self._limits.hits(plan.principal, plan.model, demand)
         return await enter(runtime.limiter, hits, plan.terms.admission)
 
-    async def _paid(self, plan: Plan, deadline: float, job: "_Job", admission: Admission) -> Generation:
+    async def _paid(self, plan: Plan, deadline: float, job: "_Job", admitted: "_Admitted") -> Generation:
         """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
         ledger = _ledger(plan, job)
         order = self._settler.order(plan)
@@ -262,7 +262,7 @@ class Gateway:
             sent = await self._sender.send(sending, job.runtime)
             images = await self._deliver(plan, deadline, order.id, job, sent)
             price = self._settler.price(plan, sent, images)
-            made = self._made(order, sent, images, price, attempts, admission)
+            made = self._made(order, sent, images, price, attempts, admitted.standings)
             answer = job.work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
             settlement = self._settler.settlement(sent, len(images.data), price or 0, attempts)
             await capture(ledger, order, settlement, job.work.with_capture(answer))
@@ -278,10 +278,10 @@ class Gateway:
         return made
 
     async def _streamed(
-        self, stream: Stream, plan: Plan, deadline: float, job: "_Job", admission: Admission
+        self, stream: Stream, plan: Plan, deadline: float, job: "_Job", admitted: "_Admitted"
     ) -> Streamed:
-        """Do the same picture by picture, as they come."""
-        stream.standings = admission.standings
+        """Do the same picture by picture, as they come; who has them all may come again at once."""
+        stream.standings = admitted.standings
         order = self._settler.order(plan)
         attempts: list[Attempt] = []
         streamer = Streamer(
@@ -294,6 +294,7 @@ class Gateway:
             deliver=partial(self._deliver, plan, deadline, order.id, job),
             attempts=attempts,
             reveal=self._settings.reveal,
+            settled=admitted.leave,
         )
         sending = self._sending(order.id, plan, deadline, attempts, job.held, watch=streamer)
         return await streamer.run(partial(self._sender.send, sending, job.runtime))
@@ -346,7 +347,7 @@ class Gateway:
         images: ImagesResponse,
         price: int | None,
         attempts: Sequence[Attempt],
-        admission: Admission,
+        standings: tuple[Standing, ...],
     ) -> Generation:
         images = replace(images, created=images.created or self._now() // 1000)
         return Generation(
@@ -357,7 +358,7 @@ class Gateway:
             channel=sent.choice.candidate.channel.name,
             attempts=len(attempts),
             cost=None if price is None else min(price, order.amount),
-            standings=admission.standings,
+            standings=standings,
         )
 
 
@@ -367,6 +368,13 @@ class _Job(Struct, frozen=True):
     work: Work
     runtime: Runtime
     held: Held
+
+
+class _Admitted(Struct, frozen=True):
+    """How the limits stand, and what gives the places back that are held by them: at the end, if not before."""
+
+    standings: tuple[Standing, ...]
+    leave: Callable[[], None]
 
 
 class _Reader:
@@ -394,5 +402,6 @@ def _ledger(plan: Plan, job: _Job) -> Ledger:
 
 def _told_again(stream: Stream, answer: Answer) -> Streamed:
     made = streamed_again(answer)
+    stream.changes = made.changes
     stream.say_again(made)
     return made

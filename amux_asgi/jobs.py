@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
 
@@ -11,6 +11,7 @@ from amux_asgi.errors import GatewayError, UpstreamTimeoutError
 T = TypeVar("T")
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 """Starts a task that nobody awaits."""
+STOPPED: Final = "the gateway stopped before the picture was ready"
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
 
@@ -91,7 +92,7 @@ class Outcome(Generic[T]):
         """Give the error that it ended with, if it did not end with a value."""
         if self.value is not None:
             return None
-        return self.error or UpstreamTimeoutError("the gateway stopped before the picture was ready")
+        return self.error or UpstreamTimeoutError(STOPPED)
 
     def get(self) -> T:
         """Give the value.

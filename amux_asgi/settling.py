@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from amux_asgi.asking import MAYBE_PAID, Sent
-from amux_asgi.errors import End
+from amux_asgi.errors import End, StorageUnavailableError
 from amux_asgi.planning import Plan
 from amux_asgi.pricing import NANO, Prices
 from amux_asgi.quota import Answer, Attempt, Ledger, Order, Settlement, account_wallet, fresh_id
@@ -94,8 +94,14 @@ class Settler:
 
 
 async def capture(ledger: Ledger, order: Order, settlement: Settlement, answer: Answer | None) -> None:
-    """Charge, and say so where it cost more than was held."""
+    """Charge, and say so where it cost more than was held.
+
+    Raises:
+        StorageUnavailableError: nothing was charged, or less, since it was ended before: for what was told of by then.
+    """
     charged = await ledger.capture(order, settlement, answer)
+    if charged < min(settlement.charged, order.amount):
+        raise StorageUnavailableError("the gateway was away for too long to charge for this", retry=False)
     if settlement.charged > charged:
         logger.warning("%s: undercharged, it cost more than was held for it", order.id)
 

@@ -1,19 +1,22 @@
 """One stream's pictures: each is delivered and charged for, then told of; what is not told of costs nothing."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import anyio
-from msgspec import UNSET
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from amux_asgi.adapt import report
 from amux_asgi.asking import MAYBE_PAID, Choice, Sent
 from amux_asgi.claims import Work
-from amux_asgi.errors import GatewayError
-from amux_asgi.events import completed_events, error_frame, preview_event
+from amux_asgi.errors import INTERNAL, End, GatewayError, InternalError, UpstreamTimeoutError
+from amux_asgi.events import Event, completed_events, error_frame, preview_event
 from amux_asgi.fanout import worst
 from amux_asgi.generation import Streamed, facts_about
 from amux_asgi.idempotency import DAY, URL_LIFE
+from amux_asgi.jobs import STOPPED
 from amux_asgi.planning import Plan
 from amux_asgi.pricing import dollars
 from amux_asgi.quota import Attempt, Ledger, Order, Settlement
@@ -25,12 +28,14 @@ Reveal = Literal["attempts", "channel", "cost"]
 Deliver = Callable[[Sent], Awaitable[ImagesResponse]]
 """From what an upstream gave to the same in the form that the client wants; raises `GatewayError`."""
 
+logger: logging.Logger = logging.getLogger("amux_asgi")
+
 
 class Streamer:
     """Watches one sending for a stream, and settles it.
 
     Before a finished picture is told of, what it earned is committed; with the last one that was asked for, the charge
-    for all and the answer that is kept.
+    for all and the answer that is kept. While that cannot be, pictures wait for the end, and are told of with it.
     """
 
     def __init__(  # noqa: PLR0913, what belongs to one generation
@@ -45,8 +50,12 @@ class Streamer:
         deliver: Deliver,
         attempts: list[Attempt],
         reveal: Iterable[Reveal],
+        settled: Callable[[], object],
     ) -> None:
-        """`attempts` is filled while it is sent; `reveal` names what the client is told of it."""
+        """`attempts` is filled while it is sent; `reveal` names what the client is told of it.
+
+        `settled` is called before the reader can hear that this is all, unless it ends with an error.
+        """
         self.begun: bool = False
         self._stream = stream
         self._plan = plan
@@ -57,10 +66,14 @@ class Streamer:
         self._deliver = deliver
         self._attempts = attempts
         self._reveal = frozenset(reveal)
+        self._settled = settled
         self._turn = anyio.Lock()  # of pictures that are finished side by side
-        self._parts: list[Settlement] = []
-        self._frames: list[bytearray] = []  # for the answer that is kept, if one is
+        self._parts: list[Settlement] = []  # of what was told
+        self._frames: list[bytearray] = []  # of the same, for the answer that is kept, if one is
+        self._waiting: list[_Finished] = []  # until what they earned is committed
+        self._is_noted = True  # what was earned; after a failure only the end may follow
         self._missed: list[Exception] = []
+        self._failure: GatewayError | None = None  # of the charge for all
         self._choice = plan.first
         self._is_priced = plan.cost is not None
         self._life = DAY
@@ -70,19 +83,24 @@ class Streamer:
         """Hold the most it can cost, send, and charge what it did cost.
 
         Raises:
-            GatewayError: no picture was told of.
+            GatewayError: no picture was told of, or the others could not be charged for.
         """
         await self._ledger.hold(self._order)
+        fault: GatewayError = UpstreamTimeoutError(STOPPED)
         try:
             await send()
-            return await self._end() if self._made is None else self._made
+            return self._made or await self._end()
         except GatewayError as error:
+            fault = error
             if any(attempt.end in MAYBE_PAID for attempt in self._attempts):
                 error.retry = False  # the same once more could be paid once more
             raise
+        except Exception:
+            fault = InternalError(INTERNAL)
+            raise
         finally:
             if self._made is None:
-                self._ledger.release(self._order, self._settler.joined(self._parts, self._attempts))
+                self._leave(fault)
 
     def show(self, preview: Preview, choice: Choice) -> None:
         """Tell how a picture looks so far."""
@@ -94,10 +112,11 @@ class Streamer:
         self._begin(sent.choice)
         try:
             images = await self._deliver(sent)
-            async with self._turn:
-                await self._take(sent, images)
         except GatewayError as error:
             self.miss(error)
+            return
+        async with self._turn:
+            await self._take(sent, images)
 
     def miss(self, error: Exception) -> None:
         """Keep why some pictures will not come."""
@@ -110,40 +129,82 @@ class Streamer:
 
     async def _take(self, sent: Sent, images: ImagesResponse) -> None:
         price = self._settler.price(self._plan, sent, images)
-        part = self._settler.settlement(sent, len(images.data), price or 0, ())
-        parts = [*self._parts, part]
-        count = sum(part.images for part in parts)
         self._is_priced &= price is not None
-        events = completed_events(images, sent.choice.shown, now=self._seconds(), x_amux=self._said(sent.choice, parts))
-        frames = [event.frame for event in events]
         if any(image.url is not UNSET for image in images.data):
             self._life = URL_LIFE
-        if count >= (self._plan.request.n or 1):
-            await self._settle(parts, frames)
-        elif part.charged:
-            await self._ledger.earn(self._order, sum(part.charged for part in parts), images=count)
-        self._parts = parts
-        if self._work.claim is not None:
-            self._frames += frames
-        for event in events:
-            self._stream.tell(event)
-        if self._made is not None:
-            self._stream.close(self._made, None)
+        part = self._settler.settlement(sent, len(images.data), price or 0, ())
+        parts = [*self._all_parts(), part]
+        events = completed_events(images, sent.choice.shown, now=self._seconds(), x_amux=self._said(sent.choice, parts))
+        self._waiting.append(_Finished(part, events))
+        if sum(part.images for part in parts) >= (self._plan.request.n or 1):
+            await self._settle_in_time()
+        elif self._is_noted:
+            await self._earn(parts)
+
+    async def _earn(self, parts: list[Settlement]) -> None:
+        """Note what all pictures have earned, and tell of those that wait; if that fails, they wait for the end."""
+        try:
+            await self._ledger.earn(
+                self._order, sum(part.charged for part in parts), sum(part.images for part in parts)
+            )
+        except GatewayError:
+            self._is_noted = False
+            logger.warning("%s: a picture waits until it can be charged for", self._order.id)
+        else:
+            self._tell()
+
+    async def _settle_in_time(self) -> None:
+        """Settle before the upstream has ended; a failure is told when it has."""
+        try:
+            await self._settle(None)
+        except GatewayError as error:
+            self._failure = error
 
     async def _end(self) -> Streamed:
         """Settle what there is: fewer pictures than asked for, or none."""
+        if self._failure is not None:
+            raise self._failure
         fault = worst(self._missed) if self._missed else None
-        if fault is not None and not self._parts:
+        if fault is not None and not self._all_parts():
             raise fault
-        frames = [error_frame(fault)] if isinstance(fault, GatewayError) else []
-        made = await self._settle(self._parts, frames)
+        return await self._settle(fault)
+
+    async def _settle(self, fault: Exception | None) -> Streamed:
+        """Charge for all pictures, tell of those that wait, and that this is all, or why it is.
+
+        Raises:
+            GatewayError: it could not be charged for; what is left to do is to leave.
+        """
+        settlement = self._settlement(self._all_parts())
+        made = self._streamed(settlement, [event.frame for one in self._waiting for event in one.events], fault)
+        answer = self._work.answer(made.body, facts=facts_about(made), life=self._life)
+        await capture(self._ledger, self._order, settlement, self._work.with_capture(answer))
+        self._made = made
+        (self._work.keep if self._plan.terms.paid else self._work.finish)(answer)  # as for a generation
+        self._settled()
+        self._tell()
         self._stream.close(made, fault)
         return made
 
-    async def _settle(self, parts: list[Settlement], frames: list[bytearray]) -> Streamed:
-        """Charge for all parts, and keep what was told with these frames."""
+    def _leave(self, fault: GatewayError) -> None:
+        """Charge for what was told of, which stands, and give the rest back; waits for nothing."""
+        settlement = self._settlement(self._parts)
+        self._ledger.release(self._order, settlement)
+        if self._parts:
+            made = self._streamed(settlement, [], fault)
+            self._work.keep(self._work.answer(made.body, facts=facts_about(made), life=self._life))
+
+    def _settlement(self, parts: list[Settlement]) -> Settlement:
+        """Say how it ended; what may have been paid for pictures that nobody is told of, nobody knows."""
         settlement = self._settler.joined(parts, self._attempts)
-        made = Streamed(
+        lost = len(parts) < len(self._all_parts()) or any(_may_be_paid(error) for error in self._missed)
+        return replace(settlement, cost=None) if parts and lost else settlement
+
+    def _streamed(self, settlement: Settlement, frames: list[bytearray], fault: Exception | None) -> Streamed:
+        """Say what came of it, told so far and with these frames."""
+        if fault is not None:
+            frames = [*frames, error_frame(fault if isinstance(fault, GatewayError) else InternalError(INTERNAL))]
+        return Streamed(
             id=self._order.id,
             body=b"" if self._work.claim is None else b"".join((*self._frames, *frames)),
             images=settlement.images,
@@ -152,11 +213,19 @@ class Streamer:
             attempts=len(self._attempts),
             cost=min(settlement.charged, self._order.amount) if self._is_priced else None,
         )
-        answer = self._work.answer(made.body, facts=facts_about(made), life=self._life)
-        await capture(self._ledger, self._order, settlement, self._work.with_capture(answer))
-        self._made = made
-        (self._work.keep if self._plan.terms.paid else self._work.finish)(answer)  # as for a generation
-        return made
+
+    def _tell(self) -> None:
+        """Tell of the pictures that wait."""
+        waiting, self._waiting = self._waiting, []
+        for finished in waiting:
+            self._parts.append(finished.part)
+            for event in finished.events:
+                if self._work.claim is not None:
+                    self._frames.append(event.frame)
+                self._stream.tell(event)
+
+    def _all_parts(self) -> list[Settlement]:
+        return [*self._parts, *(finished.part for finished in self._waiting)]
 
     def _said(self, choice: Choice, parts: list[Settlement]) -> dict[str, Json]:
         """Say what no header could: it went before."""
@@ -173,3 +242,17 @@ class Streamer:
 
     def _seconds(self) -> int:
         return self._settler.now() // 1000
+
+
+class _Finished(Struct, frozen=True):
+    """Finished pictures, and what is told of them."""
+
+    part: Settlement
+    events: list[Event]
+
+
+def _may_be_paid(error: Exception) -> bool:
+    return not (isinstance(error, GatewayError) and error.end in _UNPAID)
+
+
+_UNPAID: Final = (End.FINAL, End.NEVER_SENT, End.REFUSED)
