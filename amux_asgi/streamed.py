@@ -38,6 +38,7 @@ class StreamAnswer:
         self._send = send
         self._pace = pace
         self._begun = False
+        self._ended = False
 
     async def send(self, stream: Stream, headers: Callable[[], Headers]) -> None:
         """Send it all; `headers` are asked for when the head is sent.
@@ -64,7 +65,7 @@ class StreamAnswer:
                     fault = exc
                 tasks.cancel_scope.cancel()
         finally:
-            if not stream.over:
+            if not stream.over or (self._begun and not self._ended):  # the last event may be on its way only
                 stream.leave()
         if fault is not None:
             raise fault
@@ -118,6 +119,7 @@ class StreamAnswer:
 
     async def _end(self) -> None:
         await self._in_time({"type": "http.response.body", "body": b"", "more_body": False})
+        self._ended = True
 
 
 class _GoneError(Exception):
