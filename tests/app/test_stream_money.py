@@ -1,0 +1,532 @@
+"""What a stream costs whom: the whole gateway on real databases, read from outside between its events."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import httpx2  # noqa: TID251, the test's client
+import msgspec
+import pytest
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from amux_asgi import (
+    ChannelConfig,
+    Config,
+    GatewayConfig,
+    GatewayError,
+    GenerationRequest,
+    ImagesApp,
+    KeyConfig,
+    ModelConfig,
+    PriceConfig,
+    anyone,
+    images_app,
+)
+from amux_asgi.adapters.openai import COMPATIBLE
+from amux_asgi.errors import QuotaError, StorageUnavailableError, UpstreamTimeoutError
+from amux_asgi.events import Event
+from amux_asgi.idempotency import Ask, Claim, Kind
+from amux_asgi.planning import Terms
+from amux_asgi.stores.sql import open_store
+from amux_asgi.stores.sql.operation import Task
+from amux_asgi.stores.sql.owners import sweep
+from amux_asgi.streams import Stream
+from tests.app import test_crash
+from tests.app.test_money import CENT, ME, gateway, rows, wallet
+from tests.paced import USAGE, Asked, Paced, completed, failed, preview, whole
+from tests.stub import Reader, Stub, Writer, upstream
+
+pytestmark = pytest.mark.anyio
+
+KEYED: Final = Terms(ask=Ask(Claim("name", "fingerprint"), Kind.KEYED))
+ONE_BY_ONE: Final = replace(COMPATIBLE, name="one-by-one", max_images=1, hear=None)
+CLOCK: Final = MockClock()
+Ending = Callable[[Asked], object]
+HOW: Final[dict[str, Ending]] = {
+    "cut": Asked.cut,
+    "ended": Asked.end,
+    "failed": lambda asked: asked.say(failed()),
+    "blocked": lambda asked: asked.say(failed("moderation_blocked")),
+    "garbage": lambda asked: asked.say(b"event: image_generation.completed\ndata: {\n\n"),
+}
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/amux.db"
+
+
+def order(n: int = 3, **fields: Any) -> GenerationRequest:
+    return GenerationRequest(model="m", prompt="a lantern", n=n, stream=True, **fields)
+
+
+THEIRS: Final = 5 * 5_000 + 196 * 30_000  # what the vendor takes for each of these
+
+
+def counted(i: int) -> bytes:
+    """Write the event of a finished picture whose tokens are told."""
+    return completed(i, usage=USAGE, size="1024x1024", quality="low")
+
+
+def small(n: int = 3) -> GenerationRequest:
+    return order(n, size="1024x1024", quality="low")
+
+
+def of_openai(database: str, up: Paced, **options: Any) -> ImagesApp:
+    """Make a gateway to a model whose vendor's prices are known; ours is a cent for each picture."""
+    model = ModelConfig(name="m", upstream="gpt-image-2")
+    channels = [ChannelConfig(name="up", adapter="openai-compatible", base_url="asgi://up/v1", models=(model,))]
+    return gateway(database, up, channels=channels, **options)
+
+
+def cost(event: Event) -> str:
+    return event.fields()["x_amux"]["cost"]
+
+
+async def rest(stream: Stream) -> tuple[int, GatewayError | None]:
+    """Read to the end: how many finished pictures, and what came last."""
+    told = 0
+    try:
+        async for event in stream:
+            told += event.type == "image_generation.completed"
+    except GatewayError as error:
+        return told, error
+    return told, None
+
+
+def usage(database: str, columns: str = "state, charged, images") -> list[tuple[Any, ...]]:
+    return rows(database, f"SELECT {columns} FROM usage ORDER BY id")  # noqa: S608, a test's own columns
+
+
+def attempts(database: str) -> list[list[str]]:
+    return [[one["end"] for one in msgspec.json.decode(told)] for (told,) in usage(database, "attempts")]
+
+
+async def test_each_picture_is_earned_before_it_is_told_of(database: str) -> None:
+    """The most is held before the first byte; with the last picture all is charged, and the answer is kept."""
+    up = Paced()
+    images = gateway(database, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME, KEYED)
+        asked = await up.asked()
+        held = wallet(database)
+        seen: list[tuple[Any, ...]] = []
+        costs: list[str] = []
+        for i in range(3):
+            asked.say(preview(), completed(i))
+            costs.append(cost(await anext(stream)))
+            seen += rows(database, "SELECT state, charged, earned, images FROM usage")
+        ((body,),) = rows(database, "SELECT body FROM answers")
+        asked.end()
+        end = await rest(stream)
+
+    assert held == (97, 3, 0)
+    assert seen == [("held", 0, CENT, 1), ("held", 0, 2 * CENT, 2), ("captured", 3 * CENT, 2 * CENT, 3)]
+    assert costs == ["0.01", "0.02", "0.03"]
+    assert body.count(b"event: image_generation.completed") == 3
+    assert end == (0, None)
+    assert wallet(database) == (97, 0, 3)
+    assert usage(database, "cost, channel, input_tokens, output_tokens") == [(None, "up", 0, 0)]
+    assert attempts(database) == [["billed"]]
+
+
+@pytest.mark.parametrize("told", range(3))
+@pytest.mark.parametrize("how", HOW)
+async def test_however_an_upstream_ends_what_was_told_of_is_paid(sqlite: str, how: str, told: int) -> None:
+    """Before the first picture nothing; then exactly those that the reader has, and nobody is asked again."""
+    up = Paced()
+    images = of_openai(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(small(), ME)
+        asked = await up.asked()
+        asked.say(preview(), *map(counted, range(told)))
+        HOW[how](asked)
+        end, error = await rest(stream)
+
+    assert end == told
+    assert (error is None) == (how == "ended" and told > 0)
+    assert wallet(sqlite) == (100 - told, 0, told)
+    assert usage(sqlite) == [("captured" if told else "released", told * CENT, told)]
+    assert len(up.asks) == 1
+    first = {"blocked": "final"}.get(how, "unknown")
+    assert attempts(sqlite) == [["billed" if told else first]]
+    known = how == "blocked" or (how == "ended" and told > 0)
+    assert usage(sqlite, "cost, input_tokens") == [(told * THEIRS if known else None, 5 * told)]
+
+
+@pytest.mark.parametrize("read", range(4))
+async def test_a_reader_that_leaves_pays_for_all(sqlite: str, read: int) -> None:
+    """Whenever it goes: the job goes on, and what it made is paid."""
+    up = Paced()
+    images = gateway(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        asked = await up.asked()
+        asked.say(*map(completed, range(read)))
+        for _ in range(read):
+            await anext(stream)
+        stream.leave()
+        asked.say(*map(completed, range(read, 3)))
+        asked.end()
+
+    assert wallet(sqlite) == (97, 0, 3)
+    assert usage(sqlite) == [("captured", 3 * CENT, 3)]
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": CLOCK})])
+@pytest.mark.parametrize("told", range(3))
+async def test_at_the_deadline_what_was_told_of_is_paid(sqlite: str, told: int) -> None:
+    """The upstream is cut off, and may have been paid for more."""
+    up = Paced()
+    images = gateway(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME, Terms(timeout=30))
+        asked = await up.asked()
+        asked.say(preview(), *map(completed, range(told)))
+        for _ in range(told):
+            await anext(stream)
+        CLOCK.jump(31)
+        await asked.left.wait()
+        _, error = await rest(stream)
+
+    assert isinstance(error, UpstreamTimeoutError)
+    assert wallet(sqlite) == (100 - told, 0, told)
+    assert usage(sqlite, "charged, images, cost") == [(told * CENT, told, None)]
+
+
+@pytest.mark.parametrize("told", range(3))
+async def test_a_stream_that_the_app_cuts_off_is_paid_as_far_as_it_came(sqlite: str, told: int) -> None:
+    """The grace is over: the reader hears it, and its key gives the same again, whoever is asked then."""
+    up = Paced()
+    channels = [ChannelConfig(name="up", adapter="openai-compatible", base_url="asgi://up/v1", models=("m",))]
+    keys = [KeyConfig(name="me", key="key-of-the-tests-000001", balance="1")]
+    images = images_app(
+        Config(gateway=GatewayConfig(grace=0)),
+        channels=channels,
+        keys=keys,
+        prices={"m": PriceConfig(image="0.01")},
+        database=sqlite,
+        apps={"up": up},
+    )
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME, KEYED)
+        asked = await up.asked()
+        asked.say(*map(completed, range(told)))
+        for _ in range(told):
+            await anext(stream)
+    _, error = await rest(stream)
+    charged = wallet(sqlite), usage(sqlite)
+    async with images.lifespan():
+        again = images.gateway.stream(order(), ME, KEYED)
+        if not told:
+            (await up.asked(2)).say(*map(completed, range(3)))
+        end = await rest(again)
+
+    assert isinstance(error, UpstreamTimeoutError)
+    assert charged == ((100 - told, 0, told), [("captured" if told else "released", told * CENT, told)])
+    assert (end[0], end[1] and end[1].message) == ((told, error.message) if told else (3, None))
+    assert len(up.asks) == (1 if told else 2)
+
+
+async def bury(database: str) -> None:
+    """Be another process that takes the first one for dead."""
+    async with open_store(database, clock=time.monotonic, now=lambda: 1) as stores:
+        with anyio.fail_after(30):
+            while rows(database, "SELECT 1 FROM usage WHERE state = 'held'"):
+                ((name, beats),) = rows(
+                    database,
+                    "SELECT id, beats FROM owners WHERE id IN (SELECT owner FROM usage)",
+                )
+                await stores.writer.run(
+                    Task(partial(sweep, name=name, beats=beats, now=lambda: 1), time.monotonic() + 30)
+                )
+
+
+async def test_what_was_swept_is_paid_and_nothing_comes_after_it(database: str) -> None:
+    """Another process took this one for dead and charged what it had told of; more cannot be charged, nor told of."""
+    up = Paced()
+    images = gateway(database, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        asked = await up.asked()
+        asked.say(completed(0))
+        await anext(stream)
+        await bury(database)
+        asked.say(completed(1), completed(2))
+        asked.end()
+        told, error = await rest(stream)
+
+    assert isinstance(error, StorageUnavailableError)
+    assert (told, error.retry) == (0, False)
+    assert wallet(database) == (99, 0, 1)
+    assert usage(database) == [("captured", CENT, 1)]
+
+
+async def test_what_was_swept_before_its_first_picture_is_charged_afresh(database: str) -> None:
+    """Its pictures wait for the end, and are told of when they have been paid."""
+    up = Paced()
+    images = gateway(database, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(2), ME, KEYED)
+        asked = await up.asked()
+        await bury(database)
+        asked.say(completed(0), completed(1))
+        asked.end()
+        end = await rest(stream)
+        again = await rest(images.gateway.stream(order(2), ME, KEYED))
+
+    assert end == again == (2, None)
+    assert wallet(database) == (98, 0, 2)
+    assert usage(database) == [("captured", 2 * CENT, 2)]
+
+
+@pytest.mark.parametrize(("balance", "told"), [("0.03", 3), ("0.029999999", 0)])
+async def test_a_balance_suffices_or_nobody_is_asked(sqlite: str, balance: str, told: int) -> None:
+    """Exactly enough is enough."""
+    up = Paced()
+    images = gateway(sqlite, up, keys=[KeyConfig(name="me", key="key-of-the-tests-000001", balance=balance)])
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        if told:
+            asked = await up.asked()
+            asked.say(*map(completed, range(3)))
+            asked.end()
+        end, error = await rest(stream)
+
+    assert end == told == 3 * len(up.asks)
+    assert isinstance(error, QuotaError) == (not told)
+
+
+def singles(database: str | None, up: Paced, **options: Any) -> ImagesApp:
+    """Make a gateway whose upstream makes one picture at a time, and streams none."""
+    channels = [ChannelConfig(name="up", adapter="one-by-one", base_url="asgi://up/v1", models=("m",))]
+    return gateway(database, up, channels=channels, adapters=[ONE_BY_ONE], **options)
+
+
+async def test_pictures_that_are_made_side_by_side_are_told_of_as_they_come(sqlite: str) -> None:
+    """The last one asked for can be the first; one that fails takes nothing from the others, and is told last."""
+    up = Paced()
+    images = singles(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        await up.asked(3)
+        told: list[tuple[str, str, list[tuple[Any, ...]]]] = []
+        for i in (2, 0):
+            up.asks[i].answer(whole(i))
+            event = await anext(stream)
+            told.append((event.fields()["b64_json"], cost(event), usage(sqlite, "state, earned, images")))
+        up.asks[1].answer(b'{"error":{"message":"no","code":"moderation_blocked"}}', 400)
+        _, error = await rest(stream)
+
+    assert error is not None
+    assert [one[1:] for one in told] == [("0.01", [("held", CENT, 1)]), ("0.02", [("held", 2 * CENT, 2)])]
+    assert told[0][0] != told[1][0]
+    assert (error.code, "stream" in up.asks[0].fields) == ("moderation_blocked", False)
+    assert wallet(sqlite) == (98, 0, 2)
+    assert usage(sqlite) == [("captured", 2 * CENT, 2)]
+    assert attempts(sqlite) == [["billed", "billed", "final"]]
+
+
+async def test_when_all_of_them_fail_nothing_is_paid(sqlite: str) -> None:
+    """It is a plain error: nothing was sent before."""
+    up = Paced()
+    images = singles(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        await up.asked(3)
+        for asked in up.asks:
+            asked.answer(b"oops", 502)
+        told, error = await rest(stream)
+
+    assert error is not None
+    assert (told, error.status, error.attempts, error.retry) == (0, 502, 3, False)
+    assert wallet(sqlite) == (100, 0, 0)
+    assert usage(sqlite, "state, images, cost") == [("released", 0, None)]
+
+
+async def test_a_picture_that_cannot_be_fetched_costs_nothing(sqlite: str) -> None:
+    """The others are told of; what it cost upstream, nobody knows."""
+    up = Paced()
+    images = gateway(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME)
+        asked = await up.asked()
+        gone = completed(1, url="http://127.0.0.1/gone.png", b64_json="")
+        asked.say(completed(0), gone, completed(2))
+        asked.end()
+        told, error = await rest(stream)
+
+    assert error is not None
+    assert (told, error.code) == (2, "upstream_bad_response")
+    assert wallet(sqlite) == (98, 0, 2)
+    assert usage(sqlite, "charged, images, cost") == [(2 * CENT, 2, None)]
+
+
+async def test_a_single_picture_that_cannot_be_fetched_is_a_plain_error(sqlite: str) -> None:
+    """And no SDK tries again: it was paid upstream."""
+    up = Paced()
+    images = gateway(sqlite, up)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(1), ME)
+        asked = await up.asked()
+        asked.say(completed(url="http://127.0.0.1/gone.png", b64_json=""))
+        asked.end()
+        told, error = await rest(stream)
+
+    assert error is not None
+    assert (told, error.retry) == (0, False)
+    assert wallet(sqlite) == (100, 0, 0)
+    assert usage(sqlite, "state, images, cost") == [("released", 0, None)]
+
+
+async def test_what_has_no_price_is_streamed_to_those_without_a_limit(sqlite: str) -> None:
+    """Its pictures are counted, and no cost is said."""
+    up = Paced()
+    images = gateway(sqlite, up, keys=[], prices={}, authenticate=anyone)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(2), ME)
+        asked = await up.asked()
+        asked.say(completed(0))
+        event = await anext(stream)
+        seen = usage(sqlite, "state, images")
+        asked.say(completed(1))
+        asked.end()
+        await rest(stream)
+
+    assert event.fields()["x_amux"] == {"attempts": 1}
+    assert seen == [("held", 1)]
+    assert stream.made is not None
+    assert stream.made.cost is None
+    assert usage(sqlite) == [("captured", 0, 2)]
+
+
+async def test_tokens_of_several_pictures_are_charged_picture_by_picture(sqlite: str) -> None:
+    """What the events say is what is charged; input and output are added up in the books."""
+    up = Paced()
+    images = of_openai(sqlite, up, prices={"m": PriceConfig(text_in="10", image_out="60")})
+    async with images.lifespan():
+        stream = images.gateway.stream(small(), ME)
+        asked = await up.asked()
+        costs: list[str] = []
+        for i in range(3):
+            asked.say(counted(i))
+            costs.append(cost(await anext(stream)))
+        asked.end()
+        await rest(stream)
+
+    ours = 5 * 10_000 + 196 * 60_000
+    assert costs == ["0.01181", "0.02362", "0.03543"]
+    assert usage(sqlite, "charged, cost, input_tokens, output_tokens") == [(3 * ours, 3 * THEIRS, 15, 588)]
+
+
+async def test_dearer_pictures_than_were_held_for_are_charged_as_held(
+    sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the operator hears of it; no event says more than is charged."""
+    up = Paced()
+    table = {"1024x1024": {"low": "0.01", "high": "0.05"}}
+    images = gateway(sqlite, up, prices={"m": PriceConfig(image=table)})
+    async with images.lifespan():
+        stream = images.gateway.stream(small(2), ME)
+        asked = await up.asked()
+        asked.say(*(completed(i, size="1024x1024", quality="high") for i in range(2)))
+        asked.end()
+        costs = [cost(event) async for event in stream]
+
+    assert costs == ["0.02", "0.02"]
+    assert wallet(sqlite) == (98, 0, 2)
+    assert "undercharged" in caplog.text
+
+
+def two(sqlite: str | None, one: Paced, other: Paced, **of_one: Any) -> ImagesApp:
+    """Make a gateway with two channels, the first one asked first."""
+    channels = [
+        ChannelConfig(name="one", adapter="openai-compatible", base_url="asgi://up/v1", models=("m",), **of_one),
+        ChannelConfig(
+            name="other", adapter="openai-compatible", base_url="asgi://other/v1", models=("m",), priority=-1
+        ),
+    ]
+    return images_app(
+        channels=channels,
+        keys=[KeyConfig(name="me", key="key-of-the-tests-000001", balance="1")],
+        prices={"m": PriceConfig(image="0.01")},
+        database=sqlite,
+        apps={"up": one, "other": other},
+    )
+
+
+async def test_what_was_refused_before_any_event_is_asked_of_the_next(sqlite: str) -> None:
+    """One row has both attempts; the picture is paid once."""
+    one, other = Paced(), Paced()
+    images = two(sqlite, one, other)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(1), ME)
+        (await one.asked()).say(failed("rate_limit_exceeded"))
+        asked = await other.asked()
+        asked.say(completed())
+        asked.end()
+        event = await anext(stream)
+        await rest(stream)
+
+    assert event.fields()["x_amux"]["attempts"] == 2
+    assert attempts(sqlite) == [["refused", "billed"]]
+    assert usage(sqlite, "charged, channel") == [(CENT, "other")]
+
+
+@pytest.mark.parametrize("on_unknown", ["stop", "retry"])
+async def test_after_a_preview_nobody_else_is_asked(sqlite: str, on_unknown: str) -> None:
+    """The first began to paint, and the reader has seen it: also where a channel would rather pay twice."""
+    one, other = Paced(), Paced()
+    images = two(sqlite, one, other, on_unknown=on_unknown)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(1, partial_images=1), ME)
+        asked = await one.asked()
+        asked.say(preview())
+        await anext(stream)
+        asked.cut()
+        told, error = await rest(stream)
+
+    assert error is not None
+    assert (told, error.retry, error.attempts) == (0, False, 1)
+    assert other.asks == []
+    assert wallet(sqlite) == (100, 0, 0)
+    assert usage(sqlite, "state, cost") == [("released", None)]
+
+
+async def paced(stub: Stub, _reader: Reader, writer: Writer) -> None:
+    """Stream one picture, and two more when the test says so."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + completed(0))
+    await writer.drain()
+    await stub.release.wait()
+    writer.write(completed(1) + completed(2))
+    await writer.drain()
+    writer.close()
+
+
+def test_killed_between_two_events(tmp_path: Path, database: str) -> None:
+    """Another process charges what was told of; the same key may be used again, for a new generation."""
+    body = {"model": "m", "prompt": "a lantern", "n": 3, "stream": True}
+    headers = {"authorization": f"Bearer {test_crash.KEY}", "idempotency-key": "k-1"}
+    with upstream(scripts={"/paced": paced}) as stub:
+        with test_crash.serving(tmp_path, database, f"{stub.url}/paced") as server:
+            url = f"{server.url}/v1/images/generations"
+            with httpx2.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+                lines = answer.iter_lines()
+                first = [next(lines), next(lines)]
+                held = test_crash.wallet(database), usage(database, "state, earned, images")
+                server.kill()
+        test_crash.sweep(database)
+        swept = test_crash.wallet(database), usage(database, "state, charged, cost, images")
+        stub.let_go()
+        with test_crash.serving(tmp_path, database, f"{stub.url}/paced") as server:
+            again = httpx2.post(f"{server.url}/v1/images/generations", json=body, headers=headers, timeout=60)
+
+    assert first[0] == "event: image_generation.completed"
+    assert held == ((97, 3, 0), [("held", CENT, 1)])
+    assert swept == ((99, 0, 1), [("captured", CENT, None, 1)])
+    assert again.text.count("event: image_generation.completed") == 3
+    assert test_crash.wallet(database) == (96, 0, 4)
