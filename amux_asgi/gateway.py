@@ -21,6 +21,7 @@ from amux_asgi.generation import Generation, Streamed, error_kept, facts_about, 
 from amux_asgi.health import Health
 from amux_asgi.idempotency import DAY, is_terminal, life_of
 from amux_asgi.in_flight import Held
+from amux_asgi.jobs import Outcome
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Plan, Planner, Terms
 from amux_asgi.postman import Postman
@@ -194,7 +195,7 @@ class Gateway:
         stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave)
         work = partial(self._work, plan, partial(self._streamed, stream, plan, deadline))
         job = partial(self._claim, plan, deadline, reader, work, partial(_told_again, stream))
-        self._runtimes.begin(job, self._lines, stream.end)
+        reader.outcome = self._runtimes.begin(job, self._lines, stream.end)
         return stream
 
     def _planned(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms) -> tuple[Plan, float]:
@@ -381,6 +382,7 @@ class _Reader:
     """Who waits for a generation, and may leave before it has begun or after it has ended."""
 
     def __init__(self) -> None:
+        self.outcome: Outcome[Streamed] | None = None  # of a job that is not waited for otherwise
         self._work: Work | None = None
         self._gone = False
 
@@ -391,6 +393,8 @@ class _Reader:
 
     def leave(self) -> None:
         self._gone = True
+        if self.outcome is not None:
+            self.outcome.waited_for = False
         if self._work is not None:
             self._work.left()
 
