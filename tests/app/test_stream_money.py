@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 import httpx2  # noqa: TID251, the test's client
@@ -29,7 +30,7 @@ from amux_asgi import (
 from amux_asgi.adapters.openai import COMPATIBLE
 from amux_asgi.errors import QuotaError, StorageUnavailableError, UpstreamTimeoutError
 from amux_asgi.events import Event
-from amux_asgi.idempotency import Ask, Claim, Kind
+from amux_asgi.idempotency import URL_LIFE, Ask, Claim, Kind
 from amux_asgi.planning import Terms
 from amux_asgi.stores.sql import open_store
 from amux_asgi.stores.sql.operation import Task
@@ -45,6 +46,7 @@ pytestmark = pytest.mark.anyio
 KEYED: Final = Terms(ask=Ask(Claim("name", "fingerprint"), Kind.KEYED))
 ONE_BY_ONE: Final = replace(COMPATIBLE, name="one-by-one", max_images=1, hear=None)
 CLOCK: Final = MockClock()
+OnUnknown = Literal["retry", "stop"]
 Ending = Callable[[Asked], object]
 HOW: Final[dict[str, Ending]] = {
     "cut": Asked.cut,
@@ -442,27 +444,41 @@ async def test_dearer_pictures_than_were_held_for_are_charged_as_held(
     assert "undercharged" in caplog.text
 
 
-def two(sqlite: str | None, one: Paced, other: Paced, **of_one: Any) -> ImagesApp:
-    """Make a gateway with two channels, the first one asked first."""
+def two(
+    database: str,
+    apps: dict[str, Paced],
+    *,
+    adapter: str = "openai-compatible",
+    on_unknown: OnUnknown = "stop",
+    **options: Any,
+) -> ImagesApp:
+    """Make a gateway with two channels, the first one asked first; `adapter` is the other's, `on_unknown` both's."""
+    adapters = ("openai-compatible", adapter)
     channels = [
-        ChannelConfig(name="one", adapter="openai-compatible", base_url="asgi://up/v1", models=("m",), **of_one),
         ChannelConfig(
-            name="other", adapter="openai-compatible", base_url="asgi://other/v1", models=("m",), priority=-1
-        ),
+            name=name,
+            adapter=adapters[i],
+            base_url=f"asgi://{name}/v1",
+            models=("m",),
+            priority=-i,
+            on_unknown=on_unknown,
+        )
+        for i, name in enumerate(apps)
     ]
     return images_app(
         channels=channels,
         keys=[KeyConfig(name="me", key="key-of-the-tests-000001", balance="1")],
         prices={"m": PriceConfig(image="0.01")},
-        database=sqlite,
-        apps={"up": one, "other": other},
+        database=database,
+        apps=apps,
+        **options,
     )
 
 
 async def test_what_was_refused_before_any_event_is_asked_of_the_next(sqlite: str) -> None:
     """One row has both attempts; the picture is paid once."""
     one, other = Paced(), Paced()
-    images = two(sqlite, one, other)
+    images = two(sqlite, {"one": one, "other": other})
     async with images.lifespan():
         stream = images.gateway.stream(order(1), ME)
         (await one.asked()).say(failed("rate_limit_exceeded"))
@@ -477,11 +493,49 @@ async def test_what_was_refused_before_any_event_is_asked_of_the_next(sqlite: st
     assert usage(sqlite, "charged, channel") == [(CENT, "other")]
 
 
+async def test_what_another_channel_changed_stands_in_its_pictures(sqlite: str) -> None:
+    """No header could say it any more; the key's answer says it again."""
+    one, other = Paced(), Paced()
+    coarse = replace(COMPATIBLE, name="coarse", ignores=frozenset({"quality"}))
+    images = two(sqlite, {"one": one, "other": other}, adapter="coarse", adapters=[coarse])
+    async with images.lifespan():
+        stream = images.gateway.stream(order(1, quality="low"), ME, KEYED)
+        (await one.asked()).say(failed("rate_limit_exceeded"))
+        asked = await other.asked()
+        asked.say(completed())
+        asked.end()
+        event = await anext(stream)
+        await rest(stream)
+        again = images.gateway.stream(order(1, quality="low"), ME, KEYED)
+        replayed = await anext(again)
+        await rest(again)
+
+    assert event.fields()["x_amux"]["adapted"] == "quality: dropped"
+    assert replayed.frame == event.frame
+    assert stream.changes == again.changes == ("quality: dropped",)
+
+
+async def test_pictures_behind_urls_are_said_again_as_long_as_these_live(sqlite: str) -> None:
+    """An hour, and not a day."""
+    up = Paced()
+    images = gateway(sqlite, up, now=lambda: datetime.fromtimestamp(1_800_000_000, tz=UTC))
+    async with images.lifespan():
+        stream = images.gateway.stream(order(1, response_format="url"), ME, KEYED)
+        asked = await up.asked()
+        asked.say(completed(url="https://up.example/1.png", b64_json=""))
+        asked.end()
+        event = await anext(stream)
+        await rest(stream)
+
+    assert event.fields()["url"] == "https://up.example/1.png"
+    assert rows(sqlite, "SELECT expires FROM answers") == [(1_800_000_000_000 + URL_LIFE,)]
+
+
 @pytest.mark.parametrize("on_unknown", ["stop", "retry"])
-async def test_after_a_preview_nobody_else_is_asked(sqlite: str, on_unknown: str) -> None:
+async def test_after_a_preview_nobody_else_is_asked(sqlite: str, on_unknown: OnUnknown) -> None:
     """The first began to paint, and the reader has seen it: also where a channel would rather pay twice."""
     one, other = Paced(), Paced()
-    images = two(sqlite, one, other, on_unknown=on_unknown)
+    images = two(sqlite, {"one": one, "other": other}, on_unknown=on_unknown)
     async with images.lifespan():
         stream = images.gateway.stream(order(1, partial_images=1), ME)
         asked = await one.asked()
