@@ -15,6 +15,7 @@ from amux_asgi import ChannelConfig, Config, GatewayConfig, ImagesApp, KeyConfig
 KEY: Final = "stream-key-of-the-tests-1"
 BREAKS: Final = "this one breaks"
 LATE: Final = "this one is late"
+LINGERS: Final = "this one lingers"
 PICTURE: Final = "iVBORw0KGgo="  # the first bytes of a PNG
 TOLD: Final = {"b64_json": PICTURE, "created_at": 1, "size": "1024x1024", "quality": "low", "background": "opaque"}
 TOKENS: Final = {"input_tokens": 3, "output_tokens": 196, "total_tokens": 199}
@@ -23,7 +24,7 @@ TOKENS: Final = {"input_tokens": 3, "output_tokens": 196, "total_tokens": 199}
 class Upstream:
     """Streams a preview and a picture, or an error; each event but the first waits until one is let go.
 
-    One that is late waits for the first one too.
+    One that is late waits for the first one too, one that lingers never ends.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,8 @@ class Upstream:
             await tell(send, "error", error=error)
         else:
             await tell(send, "image_generation.completed", **TOLD, output_format="png", usage=TOKENS)
+        if prompt == LINGERS:
+            await anyio.sleep_forever()  # until nobody listens any more
         await send({"type": "http.response.body"})
 
     def let_go(self) -> None:
@@ -57,12 +60,12 @@ async def tell(send: Send, name: str, **fields: Any) -> None:
     )
 
 
-def images(upstream: Upstream, **parts: Any) -> ImagesApp:
-    """Make the gateway; a comment keeps a stream alive each quarter of a second."""
+def images(upstream: Upstream, *, heartbeat: float = 0.25, **parts: Any) -> ImagesApp:
+    """Make the gateway; a comment keeps a stream alive after so many seconds."""
     channel = ChannelConfig(
         name="c", adapter="openai", base_url="asgi://upstream/v1", credentials=("sk-test",), models=("gpt-image-2",)
     )
-    config = Config(gateway=GatewayConfig(heartbeat=0.25), channels=(channel,))
+    config = Config(gateway=GatewayConfig(heartbeat=heartbeat), channels=(channel,))
     told: dict[str, Any] = {"keys": [KeyConfig(name="stream", key=KEY)], **parts}
     return images_app(config, apps={"upstream": upstream}, **told)
 
