@@ -2,7 +2,8 @@
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -129,16 +130,17 @@ class _Sandbox:
     async def _stream(self, job: Job, send: Send, fault: str, number: float) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for event in self._events(job, broken=fault == "stream-error"):
-            if fault == "paced":
-                await self._sleep(number)
-            text = f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-            if fault == "cut":
-                raise Cut
+        async with aclosing(self._events(job, broken=fault == "stream-error")) as events:
+            async for event in events:
+                if fault == "paced":
+                    await self._sleep(number)
+                text = f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+                if fault == "cut":
+                    raise Cut
         await send({"type": "http.response.body"})
 
-    async def _events(self, job: Job, *, broken: bool) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, job: Job, *, broken: bool) -> AsyncGenerator[dict[str, Any]]:
         partials = job.request.partial_images or 0
         single = replace(job, orders=job.orders[:1])
         for order in job.orders:

@@ -4,16 +4,19 @@ from collections.abc import Generator
 from typing import Any
 
 import httpx2  # noqa: TID251, the test's client
+import msgspec
 import pytest
 from starlette.types import Message, Scope
 
 from amux_asgi import ChannelConfig, Config, GatewayConfig, anyone, images_app
 from amux_asgi.sandbox import FAULTS, sandbox_app
 from amux_asgi.sandbox.faults import Cut
+from amux_asgi.sse import EventReader
 from tests.serve import serve
 
 pytestmark = pytest.mark.anyio
 
+QUICK: dict[str, Any] = {"size": "1024x640", "output_format": "jpeg"}  # to paint
 ORDER = {"model": "gpt-image-2", "prompt": "a lantern", "quality": "low"}
 
 
@@ -141,10 +144,10 @@ async def test_a_huge_answer_is_as_large_as_asked() -> None:
     assert 2 * 2**20 < len(answer.content) < 2 * 2**20 + 100
 
 
-async def play(name: str, *received: Message) -> list[Message]:
+async def play(name: str, *received: Message, **fields: Any) -> list[Message]:
     """Call the sandbox directly."""
     sent: list[Message] = []
-    body = b'{"model":"sandbox-%s","prompt":"x"}' % name.encode()
+    body = msgspec.json.encode({"model": f"sandbox-{name}", "prompt": "x", **fields})
     scope: Scope = {
         "type": "http",
         "method": "POST",
@@ -180,6 +183,45 @@ async def test_a_cut_is_half_an_answer() -> None:
     assert (len(half["body"]), cut["type"]) == (length // 2, "cut")
 
 
+async def test_a_stream_is_cut_after_its_first_event() -> None:
+    """A preview, and then the connection breaks."""
+    begun, first, cut = await play("cut", stream=True, partial_images=1)
+
+    assert dict(begun["headers"])[b"content-type"] == b"text/event-stream"
+    assert first["body"].startswith(b"event: image_generation.partial_image\n")
+    assert cut["type"] == "cut"
+
+
+async def test_a_paced_stream_waits_before_each_event() -> None:
+    """As long as it is told, so that somebody can watch; without a stream it is a good answer."""
+    clock = Clock()
+
+    stream = await asked(clock, prompt="[[fault:paced 2]]", stream=True, partial_images=2, **QUICK)
+    plain = await asked(clock, prompt="[[fault:paced 2]]", **QUICK)
+
+    assert stream.content.count(b"event: ") == 3
+    assert plain.json()["data"]
+    assert clock.slept == [2.0] * 3
+
+
+async def test_what_is_slow_or_too_little_is_so_in_a_stream() -> None:
+    """It waits before the first event; one picture of two does not come."""
+    clock = Clock()
+
+    slow = await asked(clock, prompt="[[fault:slow 12]]", stream=True, **QUICK)
+    fewer = await asked(clock, prompt="[[fault:fewer]]", stream=True, n=2, **QUICK)
+
+    assert (clock.slept, slow.content.count(b"event: ")) == ([12.0], 1)
+    assert fewer.content.count(b"event: ") == 1
+
+
+async def test_an_error_before_a_stream_is_no_stream() -> None:
+    """OpenAI answers it as any other."""
+    answer = await asked(prompt="[[fault:moderation]]", stream=True)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "moderation_blocked")
+
+
 GATEWAY: dict[str, tuple[int, str | None]] = {
     "rate-limited": (429, "rate_limit_exceeded"),
     "quota": (503, "upstream_unavailable"),
@@ -204,6 +246,7 @@ GATEWAY: dict[str, tuple[int, str | None]] = {
     "fewer": (502, "upstream_bad_response"),
     "drip": (504, "upstream_timeout"),
     "stream-error": (200, None),
+    "paced": (200, None),
 }
 """What a client of the gateway sees of each fault."""
 
@@ -225,3 +268,29 @@ def test_the_gateway_answers_each_fault_as_the_readme_says(gateway: str, name: s
     answer = httpx2.post(f"{gateway}/v1/images/generations", json={**ORDER, "prompt": prompt}, timeout=30)
 
     assert (answer.status_code, answer.json().get("error", {}).get("code")) == GATEWAY[name]
+
+
+STREAMED: dict[str, str] = {
+    "cut": "upstream_incomplete",
+    "stream-error": "upstream_error",
+}
+"""What ends a stream that has begun; all other faults are the same as without one."""
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"drip", "slow"}))
+def test_the_gateway_makes_of_each_fault_in_a_stream_what_the_readme_says(gateway: str, name: str) -> None:
+    """Before the first event as without a stream, after it as its last event. The two left out only take time."""
+    prompt = f"[[fault:{name}{' 0' if name == 'paced' else ''}]]"
+    body = {**ORDER, **QUICK, "prompt": prompt, "stream": True, "partial_images": 1}
+
+    answer = httpx2.post(f"{gateway}/v1/images/generations", json=body, timeout=30)
+
+    events = EventReader(longest=len(answer.content)).feed(answer.content) if answer.status_code == 200 else []
+    names = [event.name.rpartition(".")[2] for event in events]
+    if name in STREAMED:
+        assert names == ["partial_image", "error"]
+        assert msgspec.json.decode(events[-1].data)["error"]["code"] == STREAMED[name]
+    elif GATEWAY[name][0] == 200:
+        assert names == ["partial_image", "completed"]
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == GATEWAY[name]
