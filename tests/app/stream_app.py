@@ -1,5 +1,9 @@
-"""What any server serves in the tests of streams: a gateway whose upstream sends its next event when it is told to."""
+"""What any server serves in the tests of streams: a gateway whose upstream sends its next event when it is told to.
 
+`python -m tests.app.stream_app PORT` is the standalone server.
+"""
+
+import sys
 from typing import Any, Final
 
 import anyio
@@ -11,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amux_asgi import ChannelConfig, Config, GatewayConfig, ImagesApp, KeyConfig, images_app
+from amux_asgi.server import ServerSettings, serve
 
 KEY: Final = "stream-key-of-the-tests-1"
 BREAKS: Final = "this one breaks"
@@ -91,3 +96,6 @@ def make() -> Starlette:
 
 
 app: Final = make()
+
+if __name__ == "__main__":
+    serve("tests.app.stream_app:make", ServerSettings(port=int(sys.argv[1])))

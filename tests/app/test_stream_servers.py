@@ -27,6 +27,7 @@ class Host(Struct, frozen=True):
 
 
 SERVERS: Final = {
+    "the standalone one": Host(("tests.app.stream_app",)),
     "uvicorn with h11": Host(("uvicorn", "--http", "h11", "--port")),
     "uvicorn with httptools": Host(("uvicorn", "--http", "httptools", "--port")),
     "hypercorn": Host(("hypercorn", "--bind")),
