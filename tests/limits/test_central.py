@@ -23,7 +23,8 @@ from amux_asgi import rules
 from amux_asgi.admission import SECOND, Admitted, Hit, Limiter
 from amux_asgi.errors import RateLimitError
 from amux_asgi.stores.central import CentralLimiter, Pace, open_central
-from tests.limit_stores import Store, cluster, network, store
+from tests.limit_stores import Store, cluster, store
+from tests.shim import network
 
 BACK: Final = 5  # seconds
 PATIENCE: Final = 60.0
@@ -249,10 +250,10 @@ async def test_an_answer_that_is_cut_off_costs_nobody_an_error(own: Store, lengt
     with network(own.port) as between:
         async with open_central(between.url) as limiter:
             await passes(limiter, 10)
-            between.cut = length
+            between.most = length
             passed = await passes(limiter, 30)
             assert limiter.away
-            between.cut = None
+            between.most = None
             took = await until(lambda: not limiter.away)
             passed += await passes(limiter, 30)
 
