@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +16,9 @@ from starlette.routing import Mount, Route
 
 from amux_asgi import ChannelConfig, KeyConfig, admin_app, images_app
 from tests.app.test_mounting import free_port
+from tests.children import until
+from tests.command import Done
+from tests.command import run as command
 from tests.serve import serve
 from tests.stub import Stub, sending, upstream, whole
 from tests.test_signals import serving
@@ -67,8 +68,8 @@ def test_the_places_of_a_channel_are_seen(stub: Stub) -> None:
     """Taken by those who are served, waited for by the others."""
     with gateway(stub, "/wait", priority=5, weight=3) as url, ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(ask, url) for _ in range(3)]
-        while (now := seen(url).json()["channels"][0])["waiting"] < 1:
-            pass
+        until(lambda: seen(url).json()["channels"][0]["waiting"])
+        (now,) = seen(url).json()["channels"]
         stub.let_go()
         statuses = [answer.result() for answer in asked]
 
@@ -132,10 +133,8 @@ key = "{KEY}"
 """
 
 
-def run(url: str, *options: str, secret: str = SECRET) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "amux_asgi", "channels", "--url", url, *options]
-    environment = os.environ | {"AMUX_ADMIN_SECRET": secret}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def run(url: str, *options: str, secret: str = SECRET) -> Done:
+    return command("channels", "--url", url, *options, AMUX_ADMIN_SECRET=secret)
 
 
 def test_the_command_shows_a_standalone_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

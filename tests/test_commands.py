@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.command import run
+
 ROOT = Path(__file__).parents[1]
 CONFIG = """
 [gateway]
@@ -29,7 +31,8 @@ key = "${{A_KEY_THAT_IS_FIXED}}"
 """
 
 
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_apart(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a process, with pipes for what it says."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AMUX_")}
     command = [sys.executable, "-m", "amux_asgi", *arguments]
     env = {**inherited, **environment}
@@ -40,6 +43,23 @@ def answered(*arguments: str | Path, **environment: str) -> Any:
     done = run(*arguments, "--json", **environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_process_says_the_same(file: str) -> None:
+    """The other tests here run the commands in their own process; a shell is told the same."""
+    commands = [
+        ("accounts", "create", "shop", "--balance", "10"),
+        ("accounts", "list", "--json"),
+        ("accounts", "topup", "shop", "much"),
+        ("keys", "lost"),
+    ]
+
+    apart = [run_apart(*command, AMUX_DATABASE=file) for command in commands]
+    Path(file.removeprefix("sqlite:///")).unlink()
+    here = [run(*command, AMUX_DATABASE=file) for command in commands]
+
+    assert [(done.returncode, done.stdout) for done in apart] == [(done.returncode, done.stdout) for done in here]
+    assert [done.stderr.splitlines()[-1] for done in apart[::2]] == [done.stderr.splitlines()[-1] for done in here[::2]]
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """`amux-asgi doctor`, as an operator reads it."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from amux_asgi.config import GatewayConfig
 from amux_asgi.doctor import Finding, Way, findings
 from amux_asgi.doctor_stores import database_findings, limit_findings, picture_findings
 from amux_asgi.models import CATALOGUE, PRICED
+from tests.command import run
 from tests.limit_stores import store
 from tests.test_credentials import URI
 from tests.vendors.token_desk import account
@@ -230,10 +229,8 @@ def test_the_command_ends_with_1_if_something_is_wrong(
     """A table for people, JSON for programs; no secret in either."""
     file = tmp_path / "amux.toml"
     file.write_text(config)
-    command = [sys.executable, "-m", "amux_asgi", "doctor", "--config", file]
 
-    table = subprocess.run(command, capture_output=True, text=True, check=False)
-    listed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    table, listed = run("doctor", "--config", file), run("doctor", "--config", file, "--json")
 
     told = json.loads(listed.stdout)
     assert (table.returncode, listed.returncode) == (code, code)

@@ -16,6 +16,7 @@ import pytest
 
 from amux_asgi.server import HEAD_BYTES
 from tests.app.test_mounting import free_port
+from tests.children import until
 from tests.framing import SMUGGLING
 
 
@@ -77,7 +78,7 @@ def serving(**settings: Any) -> Generator[Serving]:
     ) as process:
         running = Serving(process, told["port"])
         assert running.said() == "started"
-        listening(running)
+        until(running.is_listening)  # which it does after the lifespan has begun
         try:
             yield running
         finally:
@@ -85,14 +86,6 @@ def serving(**settings: Any) -> Generator[Serving]:
             rest = process.communicate()[0].split("\n")
         assert process.returncode == 0
         assert "stopped" in rest
-
-
-def listening(server: Serving) -> None:
-    """Wait for the socket, which opens after the lifespan has begun; each try fails at once."""
-    for _ in range(1_000_000):
-        if server.is_listening():
-            return
-    raise AssertionError("the server never listened")
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +226,7 @@ def test_sigterm_finishes_what_runs() -> None:
         for _ in asked:
             assert server.said() == "GET /held"
         server.process.send_signal(signal.SIGTERM)
-        while server.is_listening():
-            pass
+        until(lambda: not server.is_listening())
         server.say("\n" * len(asked))
         answers = [received(connection) for connection in asked]
 

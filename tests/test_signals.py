@@ -18,6 +18,7 @@ from tests.app.test_money import rows
 from tests.app.test_mounting import free_port
 from tests.balancer import ask as look
 from tests.balancer import balancer, is_ready
+from tests.children import until
 from tests.stub import Stub, upstream
 
 KEY: Final = "signals-key-of-the-tests"
@@ -56,8 +57,8 @@ def serving(file: Path, port: int, *options: str) -> Generator[subprocess.Popen[
     """Run the server until left, when it must have ended with 0 or does at SIGTERM; it is ready when it is given."""
     command = [sys.executable, "-m", "amux_asgi", "serve", "--config", str(file), "--port", str(port), *options]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not is_ready(port):
-            assert process.poll() is None
+        until(lambda: is_ready(port) or process.poll() is not None)
+        assert process.poll() is None
         try:
             yield process
         finally:
@@ -86,8 +87,7 @@ def test_sigterm_finishes_a_hundred_requests_and_is_not_ready_at_once(stub: Stub
         waiting = [pool.submit(ask, port) for _ in range(100)]
         stub.wait_for(100)
         process.send_signal(signal.SIGTERM)
-        while is_ready(port):
-            pass
+        until(lambda: not is_ready(port))
         told = look(port, "/readyz")
         late = pool.submit(ask, port)
         stub.wait_for(101)
@@ -143,8 +143,7 @@ def test_who_is_in_a_hurry_does_not_wait_for_load_balancers(stub: Stub, file: Pa
     with serving(file, port) as process:
         for number in end:
             process.send_signal(number)
-            while is_ready(port):
-                pass
+            until(lambda: not is_ready(port))
         process.wait(timeout=60)
 
 
@@ -160,6 +159,5 @@ def test_sighup_reads_the_configuration_anew(stub: Stub, file: Path, workers: st
         file.write_text(text(stub.url, more, '"n"'))
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # so that nothing else sees the change
         process.send_signal(signal.SIGHUP)
-        while models(port) != ["n"]:
-            pass
+        until(lambda: models(port) == ["n"])
         assert process.poll() is None

@@ -15,6 +15,7 @@ import pytest
 
 from amux_asgi import ChannelConfig, Config, GatewayConfig, KeyConfig, MemoryLedger, images_app
 from tests.app.test_mounting import free_port
+from tests.children import listens, until
 from tests.serve import serve
 from tests.stub import Reader, Stub, Writer, upstream, whole
 
@@ -162,7 +163,7 @@ def test_many_large_answers_stay_within_the_bound(stub: Stub) -> None:
     ):
         try:
             url = f"http://127.0.0.1:{port}"
-            until_ready(url)
+            until(lambda: listens(port))
             base = peak(process.pid)
             answers = [answer.result() for answer in [pool.submit(size, url) for _ in range(16)]]
             answers += [answer.result() for answer in [pool.submit(size, url) for _ in range(16)]]
@@ -186,15 +187,6 @@ def assert_overloaded(answer: httpx2.Response) -> None:
 def size(url: str) -> tuple[int, int]:
     with httpx2.stream("POST", url + PATH, json=ASK, timeout=120) as answer:
         return answer.status_code, sum(len(piece) for piece in answer.iter_raw())
-
-
-def until_ready(url: str) -> None:
-    for _ in range(1_000_000):
-        try:
-            httpx2.get(url)
-        except httpx2.ConnectError:
-            continue
-        return
 
 
 def peak(pid: int) -> int:

@@ -44,6 +44,7 @@ from amux_asgi import (
     images_app,
     outer,
 )
+from tests.children import listens, until
 from tests.serve import serve
 
 KEY: Final = "mount-key-of-the-tests-1"
@@ -469,10 +470,6 @@ def free_port() -> int:
 
 
 def asked_until_it_listens(url: str) -> httpx2.Response:
-    """Ask again while nobody listens yet; each try fails at once, so this ends when the server does."""
-    for _ in range(100_000):
-        try:
-            return ask(url, "/v1/images/generations")
-        except httpx2.ConnectError:
-            os.sched_yield()
-    raise AssertionError("the server never listened")
+    """Ask as soon as somebody listens."""
+    until(lambda: listens(int(url.rpartition(":")[2])))
+    return ask(url, "/v1/images/generations")

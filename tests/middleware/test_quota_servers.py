@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO, Final
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from tests.app.test_mounting import free_port
+from tests.children import listens, until
 from tests.middleware.bank import CENT, ask, asking, in_database, spent
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +47,8 @@ def hear(said: IO[str], wanted: str) -> None:
 
 async def answered(url: str) -> int:
     """Ask as soon as it listens."""
-    with anyio.fail_after(30):
-        while True:
-            try:
-                return (await ask(url))[0]
-            except OSError:
-                await anyio.lowlevel.checkpoint()  # each try fails at once, so this ends when it listens
+    await anyio.to_thread.run_sync(until, lambda: listens(int(url.rpartition(":")[2])))
+    return (await ask(url))[0]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
