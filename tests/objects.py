@@ -11,6 +11,8 @@ from typing import Final
 
 import httpx2  # noqa: TID251, the test's client
 
+from tests.children import unmeasured
+
 _BUCKETS: Final = itertools.count()
 
 
@@ -47,7 +49,9 @@ class S3:
 def s3_server() -> Generator[S3]:
     """Run one while entered."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=unmeasured(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             found = re.search(r"http://127\.0\.0\.1:\d+", line)

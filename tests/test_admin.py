@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from amux_asgi import AuthMiddleware, ChannelConfig, ConfigError, Database, Principal, admin_app, anyone, images_app
 from amux_asgi.admin_verbs import paths
+from tests.children import unmeasured
 from tests.serve import serve
 
 SECRET = "operators-example-secret"
@@ -250,7 +251,9 @@ def test_the_app_keeps_to_its_document_whatever_it_is_asked(seed: str, database:
         # That a name is taken, or a date has passed, no schema can say: such requests are refused although they fit it.
         options = ["--exclude-checks", "positive_data_acceptance", "--max-examples", "15", "--seed", seed]
         quiet = ["--generation-database", "none", "--no-color", "--warnings", "off", "--continue-on-failure"]
-        ran = subprocess.run([*command, *options, *quiet], cwd=tmp_path, check=False, capture_output=True, text=True)
+        ran = subprocess.run(
+            [*command, *options, *quiet], cwd=tmp_path, check=False, capture_output=True, text=True, env=unmeasured()
+        )
 
     assert ran.returncode == 0, ran.stdout
     assert "13 selected / 13 total" in ran.stdout
