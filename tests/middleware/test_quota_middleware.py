@@ -19,7 +19,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from amux_asgi import AuthMiddleware, ErrorMiddleware, Ledger, QuotaMiddleware, charge
-from tests.databases import fresh_database
 from tests.middleware.apps import BEARER, shouting
 from tests.middleware.bank import (
     CENT,
@@ -48,7 +47,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
         return None
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/amux.db"
-    return fresh_database(request.getfixturevalue("postgresql_server"))
+    return request.getfixturevalue("reused_database").fresh()
 
 
 @pytest.fixture
