@@ -8,6 +8,8 @@ from typing import Final
 
 PAUSE: Final = 0.01  # seconds
 PATIENCE: Final = 60  # seconds
+CERTIFICATES: Final = "SSL_CERT_FILE"  # the variable that names whom OpenSSL trusts
+_TRUSTED: Final = {name: value for name, value in os.environ.items() if name == CERTIFICATES}  # before the tests began
 
 
 def until(true: Callable[[], object]) -> None:
@@ -32,3 +34,8 @@ def listens(port: int) -> bool:
 def unmeasured() -> dict[str, str]:
     """Give the environment of a program without code of ours: measuring it would tell nothing, and take long."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def installing() -> dict[str, str]:
+    """Give the environment of what installs: it talks to servers of the world, and trusts whom it is told to trust."""
+    return {name: value for name, value in unmeasured().items() if name != CERTIFICATES} | _TRUSTED

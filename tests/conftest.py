@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.children import CERTIFICATES
 from tests.databases import PostgreSQL, Reused, postgresql
 from tests.objects import S3, s3_server
 
@@ -23,7 +24,7 @@ def _few_certificates(tmp_path_factory: pytest.TempPathFactory) -> Generator[Non
     file = tmp_path_factory.mktemp("authority") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(file)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(file))
+        patch.setenv(CERTIFICATES, str(file))
         yield
 
 

