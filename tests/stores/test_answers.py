@@ -234,6 +234,7 @@ async def test_who_leaves_while_the_claim_is_written_leaves_it_free(database: st
 
 
 @anyio_test
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # no matter of the event loop, and many answers
 async def test_what_expired_is_removed(database: str) -> None:
     """A few at a time, until none is left; what is worked on stays."""
     node = Node(database)

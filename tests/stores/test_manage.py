@@ -651,6 +651,7 @@ async def test_use_is_added_up_by_what_was_asked(database: str) -> None:
     assert none == ()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # no matter of the event loop, and many rows
 async def test_too_many_rows_are_refused(database: str) -> None:
     """A report that nobody could read would stand in the way of others."""
     rows = [{**ROW, "id": f"gen_{number:06d}", "key": f"key-{number}"} for number in range(MOST + 1)]

@@ -379,6 +379,7 @@ async def test_no_key_can_be_found_in_what_is_kept_shown_or_logged(
         assert key[13:45].encode() not in kept
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # no matter of the event loop, and many refusals
 async def test_how_long_a_refusal_takes_says_nothing(rows: Rows, store: Store) -> None:
     """Keys of known ids that are wrong in the first or in the last character of the secret, 20,000 times each.
 
