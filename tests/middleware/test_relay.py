@@ -175,7 +175,7 @@ async def test_a_client_that_stalls_is_told_so(serving: tuple[Vendor, str]) -> N
         await anyio.sleep_forever()
 
     client = Client(sending())
-    await client.ask(url, "/speech", timeout=2)
+    await client.ask(url, "/speech", timeout=1)
     await until(vendor.left)
 
     assert (client.got[0]["status"], b"request_timeout" in client.body) == (408, True)
@@ -189,7 +189,7 @@ async def test_a_vendor_that_stalls_is_left(serving: tuple[Vendor, str]) -> None
         yield COMPLETE
 
     client = Client(sending())
-    await client.ask(url, "/hang", timeout=2)
+    await client.ask(url, "/hang", timeout=1)
     await until(vendor.left)
 
     assert (client.got[0]["status"], b"upstream_timeout" in client.body) == (504, True)

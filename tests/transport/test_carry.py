@@ -406,7 +406,7 @@ async def test_a_client_of_ones_own_may_fail_in_its_own_way() -> None:
 async def test_a_client_of_ones_own_keeps_its_own_deadline(stub: Stub) -> None:
     """Its read timeout counts beside the gateway's."""
     async with (
-        httpx2.AsyncClient(timeout=1, cookies=no_cookies(), trust_env=False) as client,
+        httpx2.AsyncClient(timeout=httpx2.Timeout(None, read=0.2), cookies=no_cookies(), trust_env=False) as client,
         own_client(client)() as transport,
     ):
         with pytest.raises(UpstreamTimeoutError) as caught:
