@@ -20,6 +20,7 @@ ROOM = 4 * 2**30  # bytes
 def main() -> int:
     """Run every step, also after one failed; the exit code says whether all passed."""
     python = environment("tests", "test")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile all our code, each anew
     if sys.argv[1:]:
         return subprocess.run([python, "-m", "pytest", *sys.argv[1:]], cwd=ROOT, check=False).returncode
     # The check of type completeness asks whichever `python` comes first.
