@@ -213,7 +213,7 @@ KINDS = ("good", "good", "good", "flaky", "dead", "dead", "rate", "told", "auth"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_hundred_thousand_asks_leave_nobody_shut_out_and_ask_nobody_dead_for_long(seed: int) -> None:
+def test_25_000_asks_leave_nobody_shut_out_and_ask_nobody_dead_for_long(seed: int) -> None:
     """Against a slow, plain model: the same are open at each step, and what is promised of them holds."""
     random = Random(seed)
     known, time = health(*GROUPS)
@@ -223,7 +223,7 @@ def test_a_hundred_thousand_asks_leave_nobody_shut_out_and_ask_nobody_dead_for_l
     under_way: list[tuple[float, int, Seat, float, str]] = []
     hits: Counter[Seat] = Counter()  # since it is dead
 
-    for step in range(100_000):
+    for step in range(25_000):
         time.now += random.expovariate(3)
         while under_way and under_way[0][0] <= time.now:
             ended, _, seat, begun, mode = heapq.heappop(under_way)
