@@ -11,7 +11,7 @@ from amux_asgi.errors import End, OverloadedError
 from amux_asgi.places import LONGEST, OLDEST, SHORTEST, WAITING, Places
 
 pytestmark = pytest.mark.anyio
-STEPS = 100_000
+STEPS = 10_000
 LONG = 3600.0
 
 
@@ -205,7 +205,7 @@ async def test_more_places_are_given_to_those_who_wait_and_fewer_take_none_away(
     assert (state.taken, state.waiting) == (1, 1)
 
 
-async def test_no_place_is_ever_lost_in_a_hundred_thousand_steps() -> None:
+async def test_no_place_is_ever_lost_in_ten_thousand_steps() -> None:
     """Begin, leave, run out of time, be cancelled: in any order, several in one moment."""
     chance = random.Random(5)
     async with world(3) as there:
@@ -225,9 +225,10 @@ async def test_no_place_is_ever_lost_in_a_hundred_thousand_steps() -> None:
             assert not state.waiting or state.taken == 3
         for scope in list(there.scopes.values()):
             scope.cancel()
-        await settled()
+        while there.scopes:  # on asyncio, who began last is blocked before it hears that it is cancelled
+            await anyio.lowlevel.checkpoint()
         state = there.places.snapshot()
 
     assert (state.taken, state.waiting, state.oldest) == (0, 0, 0.0)
-    assert len(there.order) > 1000
-    assert there.refused > 100
+    assert len(there.order) > 500
+    assert there.refused > 50
