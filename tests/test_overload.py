@@ -17,6 +17,9 @@ CAPACITY: Final = PLACES / TAKES  # a second
 PATIENCE: Final = 60.0  # seconds that clients wait
 
 
+by_chance: Final = pytest.mark.parametrize(("anyio_backend", "seed"), [("asyncio", 1), ("asyncio", 2), ("trio", 3)])
+
+
 class Simulation:
     """Requests that come by chance at the rates of their keys, and what becomes of each."""
 
@@ -76,7 +79,7 @@ async def simulated(seed: int, *parts: tuple[float, dict[str, float]]) -> Simula
     return world
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@by_chance
 async def test_five_times_what_can_be_done_leaves_what_can_be_done(seed: int) -> None:
     """As much is done as ever, the rest is told when to come again, and five seconds later all is as before."""
     calm, many = {"a": CAPACITY * 0.5}, {"a": CAPACITY * 2.5, "b": CAPACITY * 2.5}
@@ -91,7 +94,7 @@ async def test_five_times_what_can_be_done_leaves_what_can_be_done(seed: int) ->
     assert max(after) <= max(before) + 0.5
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@by_chance
 async def test_one_noisy_key_does_not_keep_another_from_its_pictures(seed: int) -> None:
     """One asks for ten times what can be done, the other for a tenth: it is never refused, and hardly waits."""
     quiet = {"b": CAPACITY * 0.1}
