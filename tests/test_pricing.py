@@ -122,7 +122,7 @@ OTHERS = st.builds(
 
 
 @given(st.data(), st.sampled_from(MODELS), CATALOGUES | OTHERS)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_what_it_did_cost_is_between_the_least_and_the_most(data: st.DataObject, upstream: str, prices: Prices) -> None:
     """Any model, any valid request, any honest answer, any prices."""
     model = "gpt" if "gpt" in upstream else upstream
@@ -150,7 +150,7 @@ WILD_ANSWERS = st.builds(answer, st.integers(1, 20), USAGE, size=st.sampled_from
 
 
 @given(st.data(), st.sampled_from([*MODELS, *NAMED]), st.sampled_from([*MODELS, "own"]), WILD_ANSWERS)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_no_answer_is_charged_below_zero_or_above_what_can_be_stored(
     data: st.DataObject, model: str, upstream: str, images: ImagesResponse
 ) -> None:
