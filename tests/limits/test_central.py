@@ -122,7 +122,7 @@ async def test_one_after_the_other_is_never_refused(place: str) -> None:
 @pytest.mark.parametrize("nodes", [1, 2])
 async def test_a_store_that_is_killed_under_load_costs_nobody_an_error(own: Store, nodes: int) -> None:
     """S01: no more than the limit passes before, meanwhile and after; central again within five seconds."""
-    async with limiters(own.url, nodes) as all_of_them:
+    async with limiters(own.url, nodes, Pace(patience=0.5)) as all_of_them:  # a busy machine is no slow store
         passed = sum([len(await passes(limiter, 20)) for limiter in all_of_them])
         assert passed == 20 * nodes
         own.kill()
