@@ -14,7 +14,7 @@ from examples._setup import ROOT, environment
 
 PATHS = [name for name in ("amux_asgi", "tests", "examples", "benchmarks") if (ROOT / name).exists()]
 MEMORY = Path("/dev/shm")  # noqa: S108, a folder of our own is made in it
-ROOM = 4 * 2**30  # bytes
+ROOM = 2 * 2**30  # bytes for each processor, whose tests have a PostgreSQL of their own
 
 
 def main() -> int:
@@ -41,10 +41,10 @@ def folder_in_memory() -> Generator[None]:
 
     A container that was given little memory to share keeps them on its disk.
     """
-    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM * (os.cpu_count() or 1):
         yield
         return
-    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="amux-") as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="amux-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # PostgreSQL, which does not run as root, finds its own folder inside
         os.environ["TMPDIR"] = folder
         yield
