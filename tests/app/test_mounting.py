@@ -364,12 +364,16 @@ def test_several_workers_of_any_server_serve_it(server: str, tmp_path: Path) -> 
     port = free_port()
     command = [part.format(port=port) for part in commands[server]]
     with subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             answers = [asked_until_it_listens(f"http://127.0.0.1:{port}") for _ in range(3)]
         finally:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)  # granian may miss SIGTERM while it still starts a worker
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
