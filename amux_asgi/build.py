@@ -374,9 +374,11 @@ def _dollars(config: Config, where: Where, text: str) -> int:
 
 
 def _check_unique(config: Config, section: str, names: list[str]) -> None:
+    seen: set[str] = set()
     for i, name in enumerate(names):
-        if name in names[:i]:
+        if name in seen:
             raise config.fault((section, i, "name"), f"{name!r} is taken by another one above; names must differ")
+        seen.add(name)
 
 
 def _name(model: str | ModelConfig) -> str:
