@@ -62,6 +62,7 @@ def steps(python: Path) -> list[tuple[str, list[str | Path]]]:
         ("tests", [tools / "coverage", "run", "-m", "pytest", "-n", "auto"]),
         ("combine coverage", [tools / "coverage", "combine", "--quiet"]),
         ("coverage", [tools / "coverage", "report"]),
+        ("work a request", [python, "-m", "benchmarks.floor", "--quick"]),
     ]
 
 
