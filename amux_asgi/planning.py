@@ -171,8 +171,10 @@ class Planner:
 
     def _cost(self, model: str, candidates: Iterable[Candidate], body: Body, first: Choice) -> Range | None:
         """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""
-        kinds = {_kind(candidate): candidate for candidate in candidates}
-        del kinds[_kind(first.candidate)]
+        kinds = {_kind(candidate): candidate for candidate in candidates if candidate is not first.candidate}
+        if not kinds:
+            return self._range(model, first)
+        kinds.pop(_kind(first.candidate), None)
         choices = [first, *(choice for other in kinds.values() if (choice := _asked(other, body)) is not None)]
         ranges = [self._range(model, choice) for choice in choices]
         if ranges[0] is None:

@@ -123,20 +123,23 @@ class Prices:
         row = rules or upstream
         if priced is None:
             return None
-        words = list(_said(request, images, row)) if sure or self._is_told(model, upstream) else [(None, None)]
+        sure = sure or self._is_told(model, upstream)
         count = min(len(images.data), request.n or 1)
         if isinstance(priced, ImagePrices):
+            words = _said(request, images, row, sure=sure)
             each = next((span[1] for said in words if (span := _rows(priced, *said))), None)
             return None if each is None else _checked(each * count)
         if request.output_format == "svg":
             return None  # drawn by another model, at that model's prices
-        spans = (_tokens(row, *said) for said in words)
-        tokens = next((span[1] * count for span in spans if span), None)
         usage = images.tokens()
         if usage is not None and _is_sound(usage):
-            charge = _checked(_by_usage(priced, usage, tokens, PARTIAL * (request.partial_images or 0) * count))
+            expected = None
+            if _is_mixed(priced, usage):  # otherwise nothing depends on what the pictures are, and most end here
+                expected = _expected(request, images, row, count, sure=sure)
+            charge = _checked(_by_usage(priced, usage, expected, PARTIAL * (request.partial_images or 0) * count))
             if charge is not None:
                 return charge
+        tokens = _expected(request, images, row, count, sure=sure)
         if tokens is None or request.output_format == "gif":
             return None
         # Nobody told the input: the bound, which is never less than the vendor's bill.
@@ -187,7 +190,7 @@ def _by_usage(priced: TokenPrices, usage: Usage, expected: int | None, partial: 
     image_in = 0 if usage.input_tokens_details is UNSET else usage.input_tokens_details.image_tokens
     if usage.output_tokens_details is not UNSET:
         text_out = usage.output_tokens_details.text_tokens
-    elif priced.text_out and expected is not None:
+    elif expected is not None:
         text_out = max(0, usage.output_tokens - expected - partial)
     else:
         text_out = 0
@@ -197,6 +200,11 @@ def _by_usage(priced: TokenPrices, usage: Usage, expected: int | None, partial: 
         + (usage.output_tokens - text_out) * priced.image_out
         + text_out * priced.text_out
     )
+
+
+def _is_mixed(priced: TokenPrices, usage: Usage) -> bool:
+    """Tell whether the output may hold text that costs something else and is not told apart."""
+    return usage.output_tokens_details is UNSET and bool(priced.text_out)
 
 
 def _text_most(row: str, request: GenerationRequest) -> int:
@@ -236,12 +244,21 @@ def _asked(request: GenerationRequest, spec: ModelSpec | None) -> tuple[str | No
     return _concrete(request.size) or usual[0], _concrete(request.quality) or usual[1]
 
 
-def _said(request: GenerationRequest, images: ImagesResponse, row: str) -> Iterable[tuple[str | None, str | None]]:
+def _said(
+    request: GenerationRequest, images: ImagesResponse, row: str, *, sure: bool
+) -> Iterable[tuple[str | None, str | None]]:
     """Give what the pictures may be, surest first: as the answer says, as was asked for, anything."""
-    size, quality = _asked(request, find(row))
-    yield _told(images.extra.get("size", NOTHING)) or size, _told(images.extra.get("quality", NOTHING)) or quality
-    yield size, quality
+    if sure:
+        size, quality = _asked(request, find(row))
+        yield _told(images.extra.get("size", NOTHING)) or size, _told(images.extra.get("quality", NOTHING)) or quality
+        yield size, quality
     yield None, None
+
+
+def _expected(request: GenerationRequest, images: ImagesResponse, row: str, count: int, *, sure: bool) -> int | None:
+    """Count the tokens of so many pictures, by what they may be."""
+    spans = (_tokens(row, *said) for said in _said(request, images, row, sure=sure))
+    return next((span[1] * count for span in spans if span), None)
 
 
 def _told(raw: Raw) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -64,8 +65,7 @@ class Candidate(Struct, frozen=True):
     @property
     def spec(self) -> ModelSpec | None:
         """What the model takes through this channel; `None` if nobody knows."""
-        spec, widened = find(self.rules), self.channel.adapter.spec
-        return spec if spec is None or widened is None else widened(spec)
+        return _spec(self.rules, self.channel.adapter.spec)
 
     @property
     def streams(self) -> bool:
@@ -117,6 +117,12 @@ class _Serving(Struct, frozen=True):
 
     channel: Channel
     ways: tuple[Candidate, ...]
+
+
+@lru_cache(4096)  # of as many models; each request asks several times
+def _spec(rules: str, widened: Callable[[ModelSpec], ModelSpec] | None) -> ModelSpec | None:
+    spec = find(rules)
+    return spec if spec is None or widened is None else widened(spec)
 
 
 def _serving(channel: Channel, model: str) -> _Serving:
