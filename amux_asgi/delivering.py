@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 from msgspec import UNSET, Struct
 
-from amux_asgi.delivery import Delivered, Step, Wish, joined, kept, step_of, with_base64, with_url
+from amux_asgi.delivery import KEPT, Delivered, Step, Wish, handed_on, joined, kept, step_of, with_base64, with_url
 from amux_asgi.encoding import quoted, unquoted
 from amux_asgi.errors import GatewayError, StorageUnavailableError, UpstreamBadResponseError
 from amux_asgi.pictures import check_picture, kind_of
@@ -43,9 +43,8 @@ class Deliverer(Struct, frozen=True, kw_only=True):
         Raises:
             GatewayError: no picture could be had; it says why the first one could not.
         """
-        steps = [step_of(image, wish) for image in images.data]
-        if all(step in _KEPT for step in steps):
-            return joined(images, [kept(image, step) for image, step in zip(images.data, steps, strict=True)])
+        if (same := handed_on(images, wish)) is not None:
+            return same
         deadline = anyio.current_time() + timeout
         outcomes: dict[int, Delivered | Exception] = {}
         places = anyio.Semaphore(AT_ONCE)
@@ -64,7 +63,7 @@ class Deliverer(Struct, frozen=True, kw_only=True):
 
     async def _delivered(self, image: Image, wish: Wish, deadline: float) -> Delivered:
         step = step_of(image, wish)
-        if step in _KEPT:
+        if step in KEPT:
             return kept(image, step)
         picture = await self._bytes(image, step, deadline)
         if step is Step.FETCH:
@@ -96,6 +95,3 @@ class Deliverer(Struct, frozen=True, kw_only=True):
         else:
             logger.error("%s picture %d cannot be delivered", self.id, index, exc_info=error)
         return error
-
-
-_KEPT: Final = (Step.KEEP_URL, Step.KEEP_BASE64)

@@ -5,6 +5,7 @@ Bytes are never encoded anew, so what they say of their origin (C2PA) stays.
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from operator import is_
 from typing import Final
 
 import msgspec
@@ -47,6 +48,9 @@ class Step(Enum):
     FETCH = "fetch from the URL"
     HOST = "host what the base64 holds"
     REHOST = "fetch from the URL, and host"
+
+
+KEPT: Final = frozenset({Step.KEEP_URL, Step.KEEP_BASE64})
 
 
 class Delivered(Struct, frozen=True):
@@ -98,9 +102,25 @@ def with_base64(image: Image, text: Raw) -> Image:
 
 def kept(image: Image, step: Step) -> Delivered:
     """Leave a picture as it is, in one form."""
+    kind = None if step is Step.KEEP_URL else kind_of(start_of(image.b64_json))
+    return Delivered(_in_one_form(image, step), kind)
+
+
+def _in_one_form(image: Image, step: Step) -> Image:
     if step is Step.KEEP_URL:
-        return Delivered(replace(image, b64_json=NOTHING), None)
-    return Delivered(with_base64(image, image.b64_json), kind_of(start_of(image.b64_json)))
+        return image if image.b64_json is NOTHING else replace(image, b64_json=NOTHING)
+    return image if image.url is UNSET else with_base64(image, image.b64_json)
+
+
+def handed_on(images: ImagesResponse, wish: Wish) -> ImagesResponse | None:
+    """Give the same answer if all its pictures are kept as they are; `None` if something must be done with one."""
+    steps = [step_of(image, wish) for image in images.data]
+    if not KEPT.issuperset(steps):
+        return None
+    if "output_format" in images.extra:  # so what the pictures are need not be looked at
+        data = tuple(map(_in_one_form, images.data, steps))
+        return images if all(map(is_, data, images.data)) else replace(images, data=data)
+    return joined(images, list(map(kept, images.data, steps)))
 
 
 def joined(images: ImagesResponse, outcomes: Sequence[Delivered | Exception]) -> ImagesResponse:

@@ -1,14 +1,14 @@
 """The last step before a generation is charged: its pictures in the form that its client wants."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final
 
 from amux_asgi.adapt import forms_of
 from amux_asgi.asking import Sent
 from amux_asgi.delivering import Deliverer
-from amux_asgi.delivery import BASE64, HOUR, URL, Wish, check_form, form_of
+from amux_asgi.delivery import BASE64, HOUR, URL, Wish, check_form, form_of, handed_on
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.planning import Plan
 from amux_asgi.routing import Candidate
@@ -33,8 +33,7 @@ class Postman:
         self._now = now
         self._promised = 0  # bytes of pictures that are being made, and will be hosted
 
-    @asynccontextmanager
-    async def ready(self, plan: Plan, runtime: Runtime) -> AsyncGenerator[None]:
+    def ready(self, plan: Plan, runtime: Runtime) -> AbstractAsyncContextManager[None]:
         """Check that the pictures can be delivered before anybody is asked to make them; keep room for them meanwhile.
 
         Raises:
@@ -45,9 +44,11 @@ class Postman:
         wish = self._wish(plan, candidate)
         check_form(wish, _forms(candidate))
         if wish.form != URL or (URL in _forms(candidate) and wish.hands_on):
-            yield
-            return
-        size = USUAL * (plan.first.adapted.request.n or 1)
+            return nullcontext()
+        return self._room(USUAL * (plan.first.adapted.request.n or 1), runtime)
+
+    @asynccontextmanager
+    async def _room(self, size: int, runtime: Runtime) -> AsyncGenerator[None]:
         self._promised += size
         try:
             await runtime.pictures.check_room(self._promised)
@@ -73,6 +74,9 @@ class Postman:
         Raises:
             GatewayError: none could be had.
         """
+        wish = self._wish(plan, sent.choice.candidate)
+        if (images := handed_on(sent.images, wish)) is not None:
+            return images
         base = self._base(plan)
         deliverer = Deliverer(
             fetcher=self._fetcher,
@@ -81,7 +85,6 @@ class Postman:
             id=generation,
             grow=grow,
         )
-        wish = self._wish(plan, sent.choice.candidate)
         return await deliverer.deliver(sent.images, wish, timeout=max(left, LEAST))
 
     async def _host(self, base: str, runtime: Runtime, picture: bytes) -> str:
