@@ -24,6 +24,9 @@ class Unit(Enum):
     MEGAPIXELS = "megapixels"
     CONCURRENT = "concurrent"
 
+    # By identity, as members are single; the enum's own is a function of Python that each look-up by a rule calls.
+    __hash__ = object.__hash__
+
 
 class Rule(Struct, frozen=True, kw_only=True):
     """At most so much in any window of so many seconds; or, where there is no window, at once."""
@@ -123,7 +126,9 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     def weight(self, unit: Unit) -> int:
         """Say what it weighs by a rule of this unit."""
-        return {Unit.IMAGES: self.images, Unit.MEGAPIXELS: self.pixels}.get(unit, 1)
+        if unit is Unit.IMAGES:
+            return self.images
+        return self.pixels if unit is Unit.MEGAPIXELS else 1
 
 
 class Hit(Struct, frozen=True, kw_only=True):
@@ -196,16 +201,18 @@ class Admission:
         self._lease: str | None = admitted.lease
         self._outer: Admission | None = outer
         self._holders = 1
-        self._taken: set[str] = {standing.hit.counter for standing in admitted.standings}
         if outer is not None:
             outer.join()
 
     def took(self, limiter: Limiter, hit: Hit) -> bool:
         """Tell whether this has been counted already; a place that was given back meanwhile is none."""
         over = hit.rule.unit is Unit.CONCURRENT and not self._holders
-        if limiter.place == self._limiter.place and hit.counter in self._taken and not over:
+        if limiter.place == self._limiter.place and self._counts(hit.counter) and not over:
             return True
         return self._outer is not None and self._outer.took(limiter, hit)
+
+    def _counts(self, counter: str) -> bool:
+        return any(standing.hit.counter == counter for standing in self.standings)
 
     def join(self) -> None:
         """Hold it too."""
