@@ -1,8 +1,10 @@
 """Foreign values: quoted shortly, listed with OpenAI's grammar, told by their type."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 LONGEST: Final = 60  # characters of a value that a message shows
 _TYPES: Final[dict[type[object], str]] = {
     str: "a string",
@@ -49,4 +51,4 @@ def type_word(value: object) -> str:
 
 def is_printable(text: str) -> bool:
     """Tell whether a name or an identifier holds no control character."""
-    return not any(character < " " or character == "\x7f" for character in text)
+    return _CONTROL.search(text) is None

@@ -32,7 +32,7 @@ class AuthMiddleware:
         """Take exactly one of `keys` and `authenticate`."""
         self.app = app
         if authenticate is not None and keys is None:
-            self._authenticate = authenticate
+            self._authenticate = _by_function(authenticate)
         elif keys is not None and authenticate is None:
             self._authenticate = _by_key(keys)
         else:
@@ -46,7 +46,7 @@ class AuthMiddleware:
         if scope["type"] not in ("http", "websocket"):
             raise NotImplementedError(f"nobody can be authenticated in an ASGI scope of type {scope['type']!r}")
         try:
-            principal = _checked(await self._authenticate(HTTPConnection(scope)))
+            principal = _checked(await self._authenticate(scope))
             inner = with_principal(scope, principal)
             _check_network(principal, peer_of(scope))
         except GatewayError as error:
@@ -102,9 +102,16 @@ def from_user(resolve: Callable[[Any], Principal | None]) -> Authenticate:
     return authenticate
 
 
-def _by_key(keys: KeyStore) -> Authenticate:
-    async def authenticate(connection: HTTPConnection) -> Principal:
-        return await keys.authenticate(api_key_of(connection.scope), peer_of(connection.scope))
+def _by_key(keys: KeyStore) -> Callable[[Scope], Awaitable[object]]:
+    def authenticate(scope: Scope) -> Awaitable[Principal]:
+        return keys.authenticate(api_key_of(scope), peer_of(scope))
+
+    return authenticate
+
+
+def _by_function(function: Authenticate) -> Callable[[Scope], Awaitable[object]]:
+    def authenticate(scope: Scope) -> Awaitable[object]:
+        return function(HTTPConnection(scope))
 
     return authenticate
 

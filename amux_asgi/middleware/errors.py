@@ -89,7 +89,7 @@ class _Watched:
         return message
 
     async def send(self, message: Message) -> None:
-        self.begun |= message["type"] in (*_STARTS, "websocket.close")
+        self.begun |= message["type"] in _BEGINNINGS
         if message["type"] in _STARTS:
             headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
             message = {**message, "headers": [*headers, (b"x-request-id", request_id_of(self._scope).encode())]}
@@ -170,6 +170,7 @@ def _detail(exc: HTTPException) -> str:
 
 
 _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_BEGINNINGS: Final = (*_STARTS, "websocket.close")
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OURS: Final = ("content-length", "content-type", "x-request-id")
 _BY_STATUS: Final[Mapping[int, tuple[Callable[[str], GatewayError], str]]] = {
