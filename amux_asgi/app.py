@@ -3,7 +3,7 @@
 import os
 import random as chance
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -30,6 +30,7 @@ from amux_asgi.limit_store import opener_of
 from amux_asgi.live import ChannelState, states
 from amux_asgi.middleware.auth import Authenticate
 from amux_asgi.middleware.errors import ErrorMiddleware
+from amux_asgi.paths import Paths
 from amux_asgi.places import PlacesState
 from amux_asgi.probes import Probes
 from amux_asgi.quota import Ledger, Opening
@@ -72,7 +73,8 @@ class ImagesApp:
         self._probes = Probes(runtimes, parts.health, clock=parts.clock)
         outside = [*picture_routes(hosted), *self._probes.routes()]
         self._router = Router(outside, redirect_slashes=False, default=self._newest, lifespan=self.lifespan)
-        self._app = ErrorMiddleware(self._router)
+        self._paths = Paths(dict.fromkeys(setup.paths, self._newest), self._router)
+        self._app = ErrorMiddleware(self._paths)
 
     @property
     def gateway(self) -> Gateway:
@@ -117,6 +119,7 @@ class ImagesApp:
     def mount(self, path: str, app: ASGIApp) -> None:
         """Serve another app at a path of this one's, outside of its keys."""
         self._router.mount(path, app)
+        self._paths.leave(path)
 
     async def reload(self) -> None:
         """Read the configuration's file now, also unchanged; one that cannot work is logged, and changes nothing.
@@ -143,9 +146,9 @@ class ImagesApp:
         """Serve one ASGI scope."""
         await self._app(scope, receive, send)
 
-    async def _newest(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _newest(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve a request by the version that is the newest now, whatever comes meanwhile."""
-        await self._setup.app(scope, receive, send)
+        return self._setup.app(scope, receive, send)
 
     async def _renew(self) -> None:
         """Take the file over: checked and opened first, then swapped in one step."""

@@ -22,6 +22,8 @@ from amux_asgi.gateway import Gateway, Settings
 from amux_asgi.health import Health
 from amux_asgi.keys import KeysInTurn, KeyStore
 from amux_asgi.middleware.auth import Authenticate, AuthMiddleware
+from amux_asgi.paths import Paths
+from amux_asgi.paths import known as known_paths
 from amux_asgi.plugins import load as load_attribute
 from amux_asgi.pricing import Prices
 from amux_asgi.quota import Opening
@@ -55,6 +57,7 @@ class Setup(Struct, frozen=True, eq=False):
     facts: Facts
     gateway: Gateway
     app: ASGIApp
+    paths: tuple[str, ...]  # those that are known, the same in each version
 
 
 class Parts(Struct, frozen=True, kw_only=True, eq=False):
@@ -114,18 +117,17 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
             health=self.health,
         )
         told = facts.config.gateway
-        guarded = Router(
-            routes(
-                gateway,
-                longest=told.max_body,
-                timeout=told.body_timeout,
-                reveal=told.reveal,
-                pace=Pace(heartbeat=told.heartbeat, write_timeout=told.write_timeout),
-            ),
-            redirect_slashes=False,
-            default=nothing_here,
+        listed = routes(
+            gateway,
+            longest=told.max_body,
+            timeout=told.body_timeout,
+            reveal=told.reveal,
+            pace=Pace(heartbeat=told.heartbeat, write_timeout=told.write_timeout),
         )
-        return Setup(facts, gateway, AuthMiddleware(guarded, keys=facts.keys, authenticate=self.authenticate))
+        paths = known_paths(listed)
+        guarded = Paths(paths, Router(listed, redirect_slashes=False, default=nothing_here))
+        app = AuthMiddleware(guarded, keys=facts.keys, authenticate=self.authenticate)
+        return Setup(facts, gateway, app, tuple(paths))
 
     def _keys(self, config: Config) -> KeyStore | None:
         """Take the keys of the configuration first, then those of the database."""

@@ -108,6 +108,7 @@ EDGE: Final = (
     "charging",
     "receive",
     "relay",
+    "paths",
     "lifespans",
     "middleware",
     "middleware.*",
