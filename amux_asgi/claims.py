@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import anyio
 import msgspec
@@ -12,6 +12,9 @@ from anyio.lowlevel import current_token
 from amux_asgi.errors import StorageUnavailableError
 from amux_asgi.idempotency import DAY, PICK_UP, Answers, Ask, Claim, Facts, Kind, conflict
 from amux_asgi.quota import Answer
+
+NEVER: Final = Answer(claim="", body=b"", facts=b"", expires=0)
+"""Stands for the answer of what can have no twin."""
 
 
 class Work:
@@ -28,9 +31,10 @@ class Work:
 
     def answer(self, body: bytes, *, facts: Facts, life: int) -> Answer:
         """Make the answer that is kept; `life` is for how many milliseconds it may be said again."""
-        name = "" if self.claim is None else self.claim.name
+        if self.claim is None:
+            return NEVER  # nobody will ask for it
         expires = self._now() + min(life, self.longest)
-        return Answer(claim=name, body=body, facts=msgspec.json.encode(facts), expires=expires)
+        return Answer(claim=self.claim.name, body=body, facts=msgspec.json.encode(facts), expires=expires)
 
     def with_capture(self, answer: Answer) -> Answer | None:  # noqa: ARG002, of those with a key
         """Give what the ledger is to keep with the capture: the answer, if there is an idempotency key."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import current_token
 from msgspec import Struct
 
 from amux_asgi.admission import Limiter
@@ -146,13 +146,13 @@ class Runtimes:
         self._clock = clock
         self._max_in_flight = max_in_flight
         self._stopping: float | None = None
-        self._current: RunVar[Home] = RunVar("amux_asgi runtime")
+        self._homes: dict[object, Home] = {}  # by event loop
         self._warned = False
 
     @property
     def current(self) -> Home | None:
         """Give what runs on this event loop, if the lifespan was entered."""
-        return self._current.get(None)
+        return self._homes.get(_loop_here())
 
     @property
     def stopping(self) -> bool:
@@ -175,14 +175,15 @@ class Runtimes:
             return
         self._stopping = None
         async with self._start() as home:
-            token = self._current.set(home)
+            loop = _loop_here()
+            self._homes[loop] = home
             try:
                 yield home
             finally:
                 self.stop()
                 with anyio.CancelScope(shield=True):
                     await home.jobs.drain(self._left())
-                self._current.reset(token)
+                del self._homes[loop]
 
     async def renew(self, lines: Lines) -> None:
         """Go on with a new version: where the app runs, its transports are open when this returns.
@@ -323,6 +324,14 @@ def on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _loop_here() -> object:
+    """Tell event loops apart; asyncio is asked first: each request asks twice, and anyio takes ten times as long."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return current_token().native_token
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop:
