@@ -9,6 +9,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from amux_asgi.outline import Outline, outline, same
 
 Json = Any  # whatever JSON can say
 NOTHING: Final = Raw()  # a field that is not there; `Raw` cannot be in a union
@@ -92,12 +95,14 @@ class ImagesResponse(Struct, frozen=True, kw_only=True):
     """The answer.
 
     `created` is in Unix seconds, 0 until the gateway stamps it; `extra` holds every other field as the JSON it came as.
+    `told` is the text that it was read from, where a client can be given that as long as nothing is changed.
     """
 
     data: tuple[Image, ...]
     created: int = 0
     usage: Raw = NOTHING
     extra: dict[str, Raw] = {}
+    told: "Told | None" = None
 
     def tokens(self) -> Usage | None:
         """Read the usage; `None` if there is none, or none in OpenAI's shape."""
@@ -105,6 +110,13 @@ class ImagesResponse(Struct, frozen=True, kw_only=True):
             return _usage.decode(self.usage)
         except BAD_JSON:
             return None
+
+
+class Told(Struct, frozen=True):
+    """A long answer as it came, and what was read of it, which is all that it says."""
+
+    body: bytes
+    read: ImagesResponse
 
 
 class Preview(Struct, frozen=True, kw_only=True):
@@ -136,12 +148,30 @@ def fields_of(body: bytes) -> dict[str, Raw]:
     return _object.decode(body)
 
 
-def images_response(fields: Mapping[str, Raw]) -> ImagesResponse:
+def images_response(fields: Mapping[str, Raw], body: bytes = b"") -> ImagesResponse:
     """Read an answer in OpenAI's shape; unknown fields are kept, empty ones (`null`, `""`) are absent.
+
+    `body` is the valid JSON in UTF-8 that the fields were taken from: if it is long, they are not searched through
+    once more.
 
     Raises:
         msgspec.DecodeError: `data` is missing, empty, or holds what is no picture; any of `BAD_JSON` may come.
     """
+    short = outline(body)
+    return (short and _filled(short, body)) or _read(fields)
+
+
+def _filled(short: Outline, body: bytes) -> ImagesResponse | None:
+    """Read an answer by its outline, if all of its pictures are where they belong."""
+    images = _read(fields_of(short.text))
+    if [bytes(image.b64_json) for image in images.data] != short.marks:
+        return None
+    pictures = zip(images.data, short.pictures, strict=True)
+    whole = replace(images, data=tuple(replace(image, b64_json=picture) for image, picture in pictures))
+    return replace(whole, told=Told(body, whole)) if same(short.text, encode_response(images)) else whole
+
+
+def _read(fields: Mapping[str, Raw]) -> ImagesResponse:
     rest = _present(fields)
     data = tuple(map(_image, _objects.decode(rest.pop("data", NOTHING))))
     if not data:
@@ -175,7 +205,12 @@ def finished(fields: Mapping[str, Raw]) -> ImagesResponse:
 
 
 def encode_response(response: ImagesResponse) -> bytes:
-    """Write the answer as a client gets it: absent fields are absent, pictures are copied once."""
+    """Write the answer as a client gets it: absent fields are absent, pictures are copied once.
+
+    A long one that was not changed is given as it came.
+    """
+    if response.told is not None and replace(response, told=None) == response.told.read:
+        return response.told.body
     fields: dict[str, Any] = {"created": response.created, "data": [image_fields(image) for image in response.data]}
     if response.usage is not NOTHING:
         fields["usage"] = response.usage

@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
-WORDS: Final = ("errors", "redact", "words", "spec", "schema", "document", "explain", "faults", "sse", "wire")
+WORDS: Final = (
+    "errors",
+    "redact",
+    "words",
+    "spec",
+    "outline",
+    "schema",
+    "document",
+    "explain",
+    "faults",
+    "sse",
+    "wire",
+)
 RULES: Final = (
     "catalogue._base",
     "catalogue.*",

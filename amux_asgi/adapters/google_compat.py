@@ -61,7 +61,7 @@ def pictures(fields: dict[str, Raw], body: bytes) -> ImagesResponse:
     try:
         if not body.isascii():
             body.decode()  # pictures are handed on undecoded, so nobody else would notice
-        answer = images_response(fields)
+        answer = images_response(fields, body)
     except BAD_JSON as exc:
         raise UpstreamBadResponseError("the upstream answered without a picture") from exc
     kind = kind_of(answer.data[0].b64_json)

@@ -32,13 +32,13 @@ def order(target: Target, request: GenerationRequest) -> dict[str, Json]:
 
 
 def pictures(fields: dict[str, Raw], body: bytes) -> ImagesResponse:
-    """Read the pictures; an error object in a 200 is an error."""
+    """Read the pictures in a body that has these fields; an error object in a 200 is an error."""
     if "error" in fields and (fault := fault_of(body)) is not None:
         raise failure(UNSAID, fault, {})
     try:
         if not body.isascii():
             body.decode()  # pictures are handed on undecoded, so nobody else would notice
-        return images_response(fields)
+        return images_response(fields, body)
     except BAD_JSON as exc:
         raise UpstreamBadResponseError("the upstream answered without a picture") from exc
 

@@ -85,7 +85,7 @@ def _ordered(target: Target, body: Json) -> Flow:
 def _pictures(task: Mapping[str, Raw]) -> ImagesResponse:
     fields = {name: value for name, value in task.items() if name not in _OF_THE_TASK}
     fields["data"] = task.get("image_result", NOTHING)
-    return openai.pictures(fields, b"".join(fields.values()))
+    return openai.pictures(fields, msgspec.json.encode(fields))
 
 
 def _is_slow(target: Target) -> bool:
