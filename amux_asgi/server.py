@@ -28,7 +28,7 @@ from amux_asgi.signals import Signals, Stoppable
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
-PIECE: Final = 65_536  # bytes handed to a connection at once
+PIECE: Final = 262_144  # bytes handed to a connection at once
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
 
@@ -225,7 +225,7 @@ class InPieces:
             last = len(body) - (len(body) % PIECE or PIECE)
             for start in range(0, len(body), PIECE):
                 more = start < last or message.get("more_body", False)
-                piece = bytes(body[start : start + PIECE])
+                piece = body[start : start + PIECE]
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
 
         await self._app(scope, receive, paced)
