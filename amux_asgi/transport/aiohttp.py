@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, asynccontextmanager
-from types import SimpleNamespace
-from typing import Any, Final
+from contextvars import ContextVar
+from typing import Final
 
 import aiohttp
+from aiohttp.connector import Connection
+from multidict import CIMultiDict
 from yarl import URL
 
 from amux_asgi.errors import (
@@ -33,15 +35,14 @@ class AiohttpTransport:
         self, request: HttpRequest, progress: Progress, *, body: AsyncIterable[bytes] | None = None
     ) -> AsyncGenerator[Incoming]:
         """Send once; errors become ours, by where they happened."""
+        _under_way.set(progress)
         try:
             response = await self._session.request(
                 request.method,
                 URL(request.url, encoded=True),
-                headers=list(request.headers),
+                headers=CIMultiDict(request.headers),
                 data=request.body if body is None else body,
                 allow_redirects=False,
-                skip_auto_headers=UNASKED,
-                trace_request_ctx=progress,
             )
         except (aiohttp.ClientError, OSError, ValueError) as exc:  # `ValueError`: a URL or header it refuses to send
             raise _ours(exc, progress) from exc
@@ -53,23 +54,28 @@ class AiohttpTransport:
 @asynccontextmanager
 async def open_aiohttp() -> AsyncGenerator[Transport]:
     """Open the session of one event loop."""
-    tracing = aiohttp.TraceConfig()
-    # Nothing leaves before a connection is there, and nothing is awaited between these signals and the first byte.
-    tracing.on_connection_create_end.append(_began)
-    tracing.on_connection_reuseconn.append(_began)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
         auto_decompress=False,
         trust_env=False,
-        trace_configs=[tracing],
+        skip_auto_headers=UNASKED,
+        request_class=_Request,
     ) as session:
         yield AiohttpTransport(session)
 
 
-async def _began(_session: aiohttp.ClientSession, context: SimpleNamespace, _parameters: Any) -> None:  # noqa: ANN401
-    context.trace_request_ctx.began = True
+class _Request(aiohttp.ClientRequest):
+    """Notes when it begins to leave. The library has traces for that, which cost 3 % of all that a request takes."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send on a connection that is there."""
+        _under_way.get().began = True
+        return await super().send(conn)
+
+
+_under_way: Final[ContextVar[Progress]] = ContextVar("amux_asgi under way")  # the library sends in the caller's task
 
 
 async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> AsyncGenerator[bytes]:
