@@ -79,10 +79,10 @@ def main() -> int:
                 folder=folder,
                 cores=cores,
                 seconds=told.seconds,
-                rounds=told.rounds or (2 if told.quick else 3),
+                rounds=told.rounds or (2 if told.cells == cells.quick() else 3),
             )
             chosen = [one for one in contestants(there) if not told.only or one.name in (DIRECT, *told.only)]
-            _run(bench, chosen, told.cells, report, quick=told.quick)
+            _run(bench, chosen, told.cells, report, more=told.alone)
     _keep(report, into, head[0])
     return 0
 
@@ -101,10 +101,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement, at least")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="contestants beside the direct line")
-    parser.add_argument("--cell", metavar="WORD", default="", help="only cells whose name has it")
+    parser.add_argument(
+        "--cell", metavar="WORD", default="", help="only cells whose name has it, and no more than them"
+    )
     parser.add_argument("--into", default=CACHE / "latest", help="the folder for tables, plot and CSV")
     told = parser.parse_args()
-    told.quick = told.cells == cells.quick()
+    told.alone = told.cells != cells.quick() and not told.cell
     told.cells = [cell for cell in told.cells if told.cell in cell.name]
     return told
 
@@ -115,27 +117,25 @@ def _cores() -> tuple[int, ...]:
     return tuple(found) if len(found) > 1 else (found[0], found[0])
 
 
-def _run(
-    bench: Bench, chosen: Sequence[Contestant], told: Sequence[cells.Cell], report: Report, *, quick: bool
-) -> None:
+def _run(bench: Bench, chosen: Sequence[Contestant], told: Sequence[cells.Cell], report: Report, *, more: bool) -> None:
     for cell in told:
         skipped: dict[str, str] = {}
         report.rows += measure(bench, cell, chosen, skipped)
         found = summaries(cell, report.rows, DIRECT)
         report.summaries += found
         report.say(cell_table(cell, found, skipped))
-    for finding in _alone(bench, quick=quick):
+    for finding in _alone(bench, more=more):
         report.findings.append(finding)
     report.say(findings_table(report.findings))
-    if not quick:
+    if more:
         report.say(posts_table(posts(bench, chosen)))
     report.say(goals_table(goals(report.summaries, report.findings)))
 
 
-def _alone(bench: Bench, *, quick: bool) -> Iterator[alone.Finding]:
+def _alone(bench: Bench, *, more: bool) -> Iterator[alone.Finding]:
     yield from alone.imports()
     parts: tuple[Callable[[Bench], list[alone.Finding]], ...] = (alone.held_up, alone.growth, alone.workers)
-    for part in () if quick else parts:
+    for part in parts if more else ():
         try:
             yield from part(bench)
         except FailedError as exc:

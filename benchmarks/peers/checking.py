@@ -3,6 +3,7 @@
 import urllib.request
 from http.client import HTTPException
 from typing import Final
+from urllib.error import HTTPError
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +12,7 @@ from benchmarks.peers.cells import Body
 from benchmarks.peers.contestants import Ask
 
 PATIENCE: Final = 60  # seconds
+LONGEST: Final = 160  # bytes of what a contestant says of its failure
 
 
 class Picture(Struct):
@@ -36,6 +38,8 @@ def fault(ask: Ask, body: Body) -> str | None:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
             said = answer.read()
             kind = answer.headers.get_content_type()
+    except HTTPError as exc:
+        return f"it answers {exc.code}, {exc.read(LONGEST).decode(errors='replace')}"
     except (OSError, HTTPException) as exc:
         return f"it answers {exc}"
     return wrong(kind, said, body)

@@ -53,7 +53,7 @@ def _panel(axis: Any, cell: Cell, rates: dict[str, float]) -> None:  # noqa: ANN
     axis.set_yticks(range(len(NAMES)), NAMES)
     axis.set_ylim(-0.6, len(NAMES) - 0.4)
     axis.margins(x=0.3)
-    axis.tick_params(labelsize=8, length=0)
+    axis.tick_params(which="both", labelsize=8, length=0)
     axis.tick_params(axis="x", which="both", labelbottom=False)
     axis.grid(axis="both", which="major", color="#e4e6e8", linewidth=0.8)
     axis.spines[:].set_visible(False)
