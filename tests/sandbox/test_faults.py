@@ -285,7 +285,8 @@ def test_the_gateway_makes_of_each_fault_in_a_stream_what_the_readme_says(gatewa
 
     answer = httpx2.post(f"{gateway}/v1/images/generations", json=body, timeout=30)
 
-    events = EventReader(longest=len(answer.content)).feed(answer.content) if answer.status_code == 200 else []
+    reader = EventReader(longest=len(answer.content))
+    events = list(reader.feed(answer.content)) if answer.status_code == 200 else []
     names = [event.name.rpartition(".")[2] for event in events]
     if name in STREAMED:
         assert names == ["partial_image", "error"]
