@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, asynccontextmanager
-from contextvars import ContextVar
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -83,7 +83,14 @@ async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> Async
         async for piece in response.content.iter_any():
             yield piece
     except (aiohttp.ClientError, OSError) as exc:
+        yield _unread(response.content)
         raise _ours(exc, progress) from exc
+
+
+def _unread(content: aiohttp.StreamReader) -> bytes:
+    """Give what came before the connection was cut, which the library keeps back: a stream's picture can be in it."""
+    content.set_exception(cast("Any", None))
+    return content.read_nowait()
 
 
 def _ours(exc: Exception, progress: Progress) -> GatewayError:

@@ -33,6 +33,7 @@ from amux_asgi.transport.base import Open, Progress, Transport
 from amux_asgi.transport.carry import Way, carry, exchange, guard
 from amux_asgi.transport.httpx import open_httpx2, own_client
 from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target, get, poll, post
+from tests.stream_stub import Cut, Gate, Tape
 from tests.stub import GOOD, Stub, upstream
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +167,29 @@ async def test_an_upstream_that_stalls_is_cut_at_the_deadline(transport: Transpo
     assert caught.value.end is End.UNKNOWN
     assert await anyio.to_thread.run_sync(stub.left.get) == "stalled"
     assert stub.posts == 1
+
+
+async def test_what_came_before_a_cut_is_given(transport: Transport) -> None:
+    """Also to who was busy meanwhile: a stream's picture can be in it."""
+    tape, got = Tape(), list[bytes]()
+
+    async def take(stub: Stub, gate: Gate) -> None:
+        async with transport.send(asking(f"{stub.url}/tape"), Progress()) as incoming:
+            async for piece in incoming.chunks:
+                got.append(piece)
+                gate.open()
+                await anyio.to_thread.run_sync(stub.closed.acquire)
+                for _ in range(1000):  # until the end has arrived
+                    await anyio.lowlevel.checkpoint()
+                stub.closed.release()
+
+    with upstream(scripts={"/tape": tape.play}) as running:
+        gate = Gate(running)
+        tape.steps = (b"one", gate, b"two", Cut.FIN)
+        with pytest.raises(UpstreamIncompleteError):
+            await take(running, gate)
+
+    assert b"".join(got) == b"onetwo"
 
 
 # httpcore leaves its own generators to the collector, which trio reports; the socket is closed all the same.
