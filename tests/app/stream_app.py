@@ -21,6 +21,7 @@ KEY: Final = "stream-key-of-the-tests-1"
 BREAKS: Final = "this one breaks"
 LATE: Final = "this one is late"
 LINGERS: Final = "this one lingers"
+LARGE: Final = "this one is large"
 PICTURE: Final = "iVBORw0KGgo="  # the first bytes of a PNG
 TOLD: Final = {"b64_json": PICTURE, "created_at": 1, "size": "1024x1024", "quality": "low", "background": "opaque"}
 TOKENS: Final = {"input_tokens": 3, "output_tokens": 196, "total_tokens": 199}
@@ -45,7 +46,10 @@ class Upstream:
             await self._gate.acquire()
         await tell(send, "image_generation.partial_image", **TOLD, output_format="png", partial_image_index=0)
         await self._gate.acquire()
-        if prompt == BREAKS:
+        if prompt == LARGE:
+            large = {**TOLD, "b64_json": "A" * 48_000_000}
+            await tell(send, "image_generation.completed", **large, output_format="png", usage=TOKENS)
+        elif prompt == BREAKS:
             error = {"type": "server_error", "code": "image_generation_failed", "message": "it broke", "param": None}
             await tell(send, "error", error=error)
         else:
@@ -70,13 +74,27 @@ def images(upstream: Upstream, *, heartbeat: float = 0.25, **parts: Any) -> Imag
     channel = ChannelConfig(
         name="c", adapter="openai", base_url="asgi://upstream/v1", credentials=("sk-test",), models=("gpt-image-2",)
     )
-    config = Config(gateway=GatewayConfig(heartbeat=heartbeat), channels=(channel,))
+    config = Config(gateway=GatewayConfig(heartbeat=heartbeat, write_timeout=2), channels=(channel,))
     told: dict[str, Any] = {"keys": [KeyConfig(name="stream", key=KEY)], **parts}
     return images_app(config, apps={"upstream": upstream}, **told)
 
 
 def host(upstream: Upstream, inner: ASGIApp, app: ImagesApp, **options: Any) -> Starlette:
-    """Mount it; `GET /go` lets an event go, `GET /asked` says how often the upstream was asked."""
+    """Mount it; `GET /go` lets an event go, `GET /ended` waits for a stream's end.
+
+    `GET /asked` says how often the upstream was asked.
+    """
+    calls = anyio.Semaphore(0)
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await inner(scope, receive, send)
+        finally:
+            calls.release()
+
+    async def ended(_request: Request) -> PlainTextResponse:
+        await calls.acquire()
+        return PlainTextResponse("")
 
     async def go(_request: Request) -> PlainTextResponse:
         upstream.let_go()
@@ -85,7 +103,7 @@ def host(upstream: Upstream, inner: ASGIApp, app: ImagesApp, **options: Any) -> 
     async def asked(_request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(upstream.asked))
 
-    routes = [Route("/go", go), Route("/asked", asked), Mount("/v1", inner)]
+    routes = [Route("/go", go), Route("/asked", asked), Route("/ended", ended), Mount("/v1", watched)]
     return Starlette(routes=routes, lifespan=app.lifespan, **options)
 
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+import httpx2  # noqa: TID251, the test's client
 import pytest
 from msgspec import Struct
 
-from tests.app.stream_app import BREAKS, LATE
-from tests.app.stream_client import COMMENT, COMPLETED, PREVIEW, asked, let_go, streaming
+from tests.app.stream_app import BREAKS, LARGE, LATE
+from tests.app.stream_client import COMMENT, COMPLETED, PREVIEW, asked, get, let_go, streaming
 from tests.app.test_mounting import free_port
 
 GRANIAN: Final = ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port")
@@ -24,6 +25,7 @@ class Host(Struct, frozen=True):
 
     command: tuple[str, ...]
     http2: bool = False
+    cuts: bool = True  # whom it cannot write to
 
 
 SERVERS: Final = {
@@ -31,7 +33,9 @@ SERVERS: Final = {
     "uvicorn with h11": Host(("uvicorn", "--http", "h11", "--port")),
     "uvicorn with httptools": Host(("uvicorn", "--http", "httptools", "--port")),
     "hypercorn": Host(("hypercorn", "--bind")),
-    "hypercorn on trio": Host(("hypercorn", "--worker-class", "trio", "--bind")),
+    "hypercorn on trio": Host(
+        ("hypercorn", "--worker-class", "trio", "--bind"), cuts=False
+    ),  # it lets no write be given up
     "hypercorn with HTTP/2": Host(("hypercorn", "--bind"), http2=True),
     "granian": Host((*GRANIAN[:3], "--http", "1", *GRANIAN[3:])),
     "granian with HTTP/2": Host((*GRANIAN[:3], "--http", "2", *GRANIAN[3:]), http2=True),
@@ -68,13 +72,27 @@ def test_streams_are_the_same_on_every_server(name: str, tmp_path: Path) -> None
     log = tmp_path / "log"
 
     with log.open("w") as said, running(server, said) as url:
+        if server.cuts:
+            stalled(url, http2=server.http2)
         told_as_it_comes(url, http2=server.http2)
         kept_alive(url, http2=server.http2)
         broken(url, http2=server.http2)
         left(url, http2=server.http2)
 
     text = log.read_text()
-    assert not any(word in text for word in ("Traceback", "Error", "without completing")), text
+    assert not any(word in text for word in ("Traceback", "Error")), text
+
+
+def stalled(url: str, *, http2: bool) -> None:
+    """A reader that takes nothing is cut after `write_timeout`, and notices."""
+    with streaming(url, LARGE, http2=http2) as reading:
+        reading.until(PREVIEW.encode())
+        let_go(url, http2=http2)
+        get(f"{url}/ended", http2=http2)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            reading.to_the_end()
+
+    assert reading.events == [PREVIEW]
 
 
 def told_as_it_comes(url: str, *, http2: bool) -> None:
