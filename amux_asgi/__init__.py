@@ -17,6 +17,7 @@ from amux_asgi.config import (
 )
 from amux_asgi.database import Database
 from amux_asgi.errors import ConfigError, GatewayError
+from amux_asgi.events import Event
 from amux_asgi.gateway import Estimate, Gateway
 from amux_asgi.generation import Generation
 from amux_asgi.keys import KeyStore, Principal
@@ -31,6 +32,7 @@ from amux_asgi.planning import Terms
 from amux_asgi.quota import Ledger, MemoryLedger
 from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.scope import principal_of
+from amux_asgi.streams import Stream
 
 __all__ = [
     "Adapter",
@@ -42,6 +44,7 @@ __all__ = [
     "Database",
     "ErrorMiddleware",
     "Estimate",
+    "Event",
     "Gateway",
     "GatewayConfig",
     "GatewayError",
@@ -65,6 +68,7 @@ __all__ = [
     "Principal",
     "QuotaMiddleware",
     "Rule",
+    "Stream",
     "Terms",
     "admin_app",
     "anyone",
