@@ -54,8 +54,8 @@ class Settler:
             plan.model, candidate.model, adapted.request, sent.images, rules=candidate.rules, sure=adapted.sure
         )
         made, delivered = len(sent.images.data), len(images.data)
-        if price is None and plan.cost is not None:
-            price = -(-plan.cost.most * made // (plan.request.n or 1))
+        most = None if plan.cost is None else -(-plan.cost.most * made // (plan.request.n or 1))
+        price = most if price is None else price
         return price if price is None or delivered == made else -(-price * delivered // made)
 
     def settlement(self, sent: Sent, delivered: int, price: int, attempts: Iterable[Attempt]) -> Settlement:

@@ -35,9 +35,9 @@ def failed(code: str = "server_error") -> bytes:
     return bytes(frame("error", {"type": "error", "error": {"message": "no", "code": code}}))
 
 
-def whole(*pictures: int) -> bytes:
+def whole(*pictures: int, **fields: Any) -> bytes:
     """Write an answer that is no stream."""
-    return msgspec.json.encode({"created": 5, "data": [{"b64_json": PICTURES[i]} for i in pictures]})
+    return msgspec.json.encode({"created": 5, "data": [{"b64_json": PICTURES[i]} for i in pictures], **fields})
 
 
 class Asked:

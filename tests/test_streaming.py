@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amux_asgi import (
@@ -24,6 +25,7 @@ from amux_asgi import (
     anyone,
     images_app,
 )
+from amux_asgi.adapters.openai import COMPATIBLE
 from amux_asgi.admission import parse_rule
 from amux_asgi.errors import InvalidRequestError, NotStartedError, StorageUnavailableError
 from amux_asgi.events import COMPLETED, Event
@@ -31,7 +33,7 @@ from amux_asgi.idempotency import Ask, Claim, Kind
 from amux_asgi.planning import Terms
 from amux_asgi.quota import Answer, Order, Settlement, Wallet
 from amux_asgi.streams import Stream
-from tests.paced import Paced, completed, failed, preview
+from tests.paced import Paced, completed, failed, preview, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -80,9 +82,9 @@ class Moody(MemoryLedger):
         return wallet.available / CENT, wallet.held / CENT, wallet.captured / CENT
 
 
-def app(up: ASGIApp, ledger: MemoryLedger, **options: Any) -> ImagesApp:
+def app(up: ASGIApp, ledger: MemoryLedger, adapter: str = "openai-compatible", **options: Any) -> ImagesApp:
     """Make a gateway to it; a picture costs one cent or, if it is a good one, two."""
-    channel = ChannelConfig(name="up", adapter="openai-compatible", base_url="asgi://up/v1", models=("m",))
+    channel = ChannelConfig(name="up", adapter=adapter, base_url="asgi://up/v1", models=("m",))
     table = {"any": {"low": "0.01", "high": "0.02"}}
     return images_app(
         channels=[channel], authenticate=anyone, prices={"m": PriceConfig(image=table)}, apps={"up": up},
@@ -192,6 +194,20 @@ async def test_when_nothing_can_be_noted_nor_charged_nothing_is_told() -> None:
     assert isinstance(error, StorageUnavailableError)
     assert (told, error.retry, end[1], len(end[0])) == ([], False, None, 1)
     assert await ledger.cents() == (99, 0, 1)
+
+
+async def test_pictures_of_one_answer_are_told_of_together() -> None:
+    """Each says what all of them cost, and no more than was held."""
+    up, ledger = Paced(), Moody()
+    at_once = replace(COMPATIBLE, name="at-once", hear=None)
+    images = app(up, ledger, adapter="at-once", adapters=[at_once])
+    async with images.lifespan():
+        stream = images.gateway.stream(order(2, quality="low"), ME)
+        (await up.asked()).answer(whole(0, 1, quality="high"))
+        told, error = await rest(stream)
+
+    assert (costs(told), error) == (["0.02", "0.02"], None)
+    assert await ledger.cents() == (98, 0, 2)
 
 
 @pytest.mark.parametrize("gone", [False, True])
