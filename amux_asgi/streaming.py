@@ -116,7 +116,8 @@ class Streamer:
             self.miss(error)
             return
         async with self._turn:
-            await self._take(sent, images)
+            with anyio.CancelScope(shield=True):  # at its deadline an ask hands on once more what was not taken
+                await self._take(sent, images)
 
     def miss(self, error: Exception) -> None:
         """Keep why some pictures will not come."""

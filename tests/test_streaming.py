@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
+from trio.testing import MockClock
 
 from amux_asgi import (
     ChannelConfig,
@@ -27,7 +28,7 @@ from amux_asgi import (
 )
 from amux_asgi.adapters.openai import COMPATIBLE
 from amux_asgi.admission import parse_rule
-from amux_asgi.errors import InvalidRequestError, NotStartedError, StorageUnavailableError
+from amux_asgi.errors import InvalidRequestError, NotStartedError, StorageUnavailableError, UpstreamTimeoutError
 from amux_asgi.events import COMPLETED, Event
 from amux_asgi.idempotency import Ask, Claim, Kind
 from amux_asgi.planning import Terms
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.anyio
 
 CENT: Final = 10_000_000  # nano-dollars
 DOLLAR: Final = 100 * CENT
+CLOCK: Final = MockClock()
 ME: Final = Principal(account="me", key="me")
 KEYED: Final = Terms(ask=Ask(Claim("name", "fingerprint"), Kind.KEYED))
 
@@ -208,6 +210,41 @@ async def test_pictures_of_one_answer_are_told_of_together() -> None:
 
     assert (costs(told), error) == (["0.02", "0.02"], None)
     assert await ledger.cents() == (98, 0, 2)
+
+
+class Slow(Moody):
+    """A ledger that takes its time, and can be interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def earn(self, order: Order, earned: int, images: int) -> None:
+        """Note it in the end."""
+        self.begun.set()
+        await self.go_on.wait()
+        await super().earn(order, earned, images)
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": CLOCK})])
+async def test_a_deadline_does_not_come_between_a_picture_and_its_price() -> None:
+    """It is noted, told of and charged once."""
+    up, ledger = Paced(), Slow()
+    images = app(up, ledger)
+    async with images.lifespan():
+        stream = images.gateway.stream(order(), ME, Terms(timeout=30))
+        asked = await up.asked()
+        asked.say(picture(0))
+        await ledger.begun.wait()
+        CLOCK.jump(31)
+        await anyio.wait_all_tasks_blocked()
+        ledger.go_on.set()
+        told, error = await rest(stream)
+
+    assert isinstance(error, UpstreamTimeoutError)
+    assert costs(told) == ["0.01"]
+    assert await ledger.cents() == (99, 0, 1)
 
 
 @pytest.mark.parametrize("gone", [False, True])
