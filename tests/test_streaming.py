@@ -458,3 +458,51 @@ def test_whatever_a_stream_lives_through_what_is_told_of_is_charged(life: Life) 
     assert anyio.run(ledger.cents) == (100 - price, 0, price)
     prices = [PRICES[event.fields()["quality"]] for event in seen]
     assert prices == (life.told if life.read is None else life.told[: len(prices)])
+
+
+class Children:
+    """An upstream that is asked for one picture at a time, and answers each ask with the next of these."""
+
+    def __init__(self, answers: list[str]) -> None:
+        self._answers = iter(answers)
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or fail."""
+        await receive()
+        kind = next(self._answers)
+        if kind == "cut":
+            raise ConnectionError
+        status, body = (200, whole(0, quality=kind)) if kind in PRICES else (400, b'{"error":{"message":"no"}}')
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def read_all(children: Children, wanted: int, ledger: MemoryLedger) -> list[Event]:
+    """Read a stream of pictures that are made side by side."""
+    one_by_one = replace(COMPATIBLE, name="one-by-one", max_images=1, hear=None)
+    images = app(children, ledger, adapter="one-by-one", adapters=[one_by_one])
+    async with images.lifespan():
+        told, _ = await rest(images.gateway.stream(order(wanted), ME))
+    return told
+
+
+@given(
+    answers=st.lists(st.sampled_from(["low", "high", "low", "cut", "refused"]), min_size=1, max_size=5),
+    unnoted=st.sets(st.integers(0, 4), max_size=1),
+    uncharged=st.sets(st.just(0)),
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_becomes_of_pictures_side_by_side_what_is_told_of_is_charged(
+    answers: list[str], unnoted: set[int], uncharged: set[int]
+) -> None:
+    """All that were made, unless the charge for the last ones fails."""
+    ledger = Moody(earn=unnoted, capture=uncharged)
+    logging.disable(logging.CRITICAL)
+
+    told = anyio.run(read_all, Children(answers), len(answers), ledger)
+
+    logging.disable(logging.NOTSET)
+    price = sum(PRICES[event.fields()["quality"]] for event in told) / CENT
+    assert anyio.run(ledger.cents) == (100 - price, 0, price)
+    made = sum(answer in PRICES for answer in answers)
+    assert len(told) == made or (uncharged and len(told) < made)
