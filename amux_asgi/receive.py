@@ -38,10 +38,11 @@ async def receive_json(
     if said.isdigit() and (len(said) > _LONGEST_NUMBER or int(said) > longest):
         raise _too_large(longest)
     try:
-        with anyio.fail_after(timeout):
+        with anyio.move_on_after(timeout):
             return await _collect(receive, longest, count)
-    except TimeoutError as exc:
-        raise RequestTimeoutError(f"the request did not arrive within {timeout:g} seconds") from exc
+    except TimeoutError as exc:  # the server's own
+        raise _too_late(timeout) from exc
+    raise _too_late(timeout)
 
 
 async def _collect(receive: Receive, longest: int, count: Count) -> bytes:
@@ -82,6 +83,10 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
         raise UnsupportedMediaTypeError("send the request as JSON in UTF-8, with 'Content-Type: application/json'")
     if headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower() != "identity":
         raise UnsupportedMediaTypeError("send the request uncompressed, without 'Content-Encoding'")
+
+
+def _too_late(timeout: float) -> GatewayError:
+    return RequestTimeoutError(f"the request did not arrive within {timeout:g} seconds")
 
 
 def _too_large(longest: int) -> GatewayError:

@@ -100,7 +100,57 @@ async def test_a_body_that_takes_too_long_is_given_up() -> None:
         await take(receive, JSON, timeout=0)
 
 
+async def test_a_server_that_waited_too_long_is_understood() -> None:
+    """It may have a limit of its own, and say so in Python's word."""
+
+    async def receive() -> Message:
+        raise TimeoutError
+
+    with pytest.raises(RequestTimeoutError):
+        await take(receive, JSON)
+
+
 async def test_a_client_that_leaves_in_the_middle_sends_nothing_on() -> None:
     """Half a request is none."""
     with pytest.raises(RequestTimeoutError):
         await take(receiving(b"{", left=True), JSON)
+
+
+async def test_a_body_that_is_there_is_read_without_a_wait() -> None:
+    """No time is left to it, and it needs none; too large it is refused as any other."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}"}
+
+    assert await take(receive, JSON, timeout=0) == b"{}"
+    with pytest.raises(RequestTooLargeError):
+        await take(receive, JSON, timeout=0, longest=1)
+
+
+async def test_pieces_may_come_at_any_time() -> None:
+    """Some are there, some are waited for, and a wait that fails is the reader's to end."""
+    bell, ended = anyio.Event(), anyio.Event()
+    messages = iter([b"{", b'"a":1', b"}"])
+
+    async def receive() -> Message:
+        piece = next(messages)
+        if piece != b"{":
+            await bell.wait()
+        return {"type": "http.request", "body": piece, "more_body": piece != b"}"}
+
+    async def stuck() -> Message:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def ring() -> None:
+        bell.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ring)
+        assert await take(receive, JSON) == b'{"a":1}'
+    with anyio.move_on_after(0):
+        await take(stuck, JSON)
+    assert ended.is_set()
