@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any, Final
 
 import sqlalchemy as sa
 from msgspec import Struct
-from sqlalchemy.dialects import postgresql, sqlite
 
 from amux_asgi.quota import Line, State, Wallet, unheard
+from amux_asgi.stores.sql.engine import text_of
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, USAGE, WALLETS
+
+Select = Any  # SQLAlchemy's, of any columns
 
 
 class Asked(Struct, frozen=True):
@@ -56,20 +59,38 @@ class Book:
 def read(transaction: Transaction, asked: Asked) -> Book:
     """Lock the wallets first: whoever has them is the only one to end a reservation that they pay for."""
     connection = transaction.connection
-    wallets = _wallets(connection.execute(_LOCKED, {"ids": sorted(asked.wallets)}).all())
+    wallets = _wallets(_find(connection, _LOCKED, sorted(asked.wallets)))
     rows: dict[str, Line] = {}
     if asked.rows:
-        found = connection.execute(_ROWS, {"ids": asked.rows}).all()
+        found = _find(connection, _ROWS, asked.rows)
         rows = {name: Line(State(state), *numbers) for name, state, *numbers in found}
     grants: dict[str, int] = {}
     if asked.grants:
-        grants = {name: amount for name, amount in connection.execute(_GRANTED, {"ids": asked.grants})}  # noqa: C416, rows
+        grants = {name: amount for name, amount in _find(connection, _GRANTED, asked.grants)}  # noqa: C416, rows
     return Book(transaction.owner, wallets, rows, grants)
 
 
 def look_up(connection: sa.Connection, names: Sequence[str]) -> dict[str, Wallet]:
     """Look wallets up, and lock nothing."""
-    return _wallets(connection.execute(_FOUND, {"ids": names}))
+    return _wallets(_find(connection, _FOUND, names))
+
+
+def _find(connection: sa.Connection, question: Select, ids: Sequence[str]) -> Sequence[Any]:
+    """Find the rows with one of these ids; of as many as the next power of two, so that few texts serve any number."""
+    size = 1 << (len(ids) - 1).bit_length()
+    told = dict(zip_longest(_names(size), ids, fillvalue=ids[-1]))
+    return connection.exec_driver_sql(_asking(question, connection.dialect.name, size), told).all()
+
+
+@cache
+def _names(size: int) -> tuple[str, ...]:
+    return tuple(f"id_{i}" for i in range(size))
+
+
+@cache
+def _asking(question: Select, dialect: str, size: int) -> str:
+    column = question.selected_columns[0]
+    return text_of(question.where(column.in_([sa.bindparam(name, type_=sa.Text) for name in _names(size)])), dialect)
 
 
 def _wallets(found: Iterable[Any]) -> dict[str, Wallet]:
@@ -94,14 +115,7 @@ def write(connection: sa.Connection, book: Book) -> None:
         (_WITHDRAW, book.withdrawn),
     ):
         if rows:
-            connection.exec_driver_sql(_text(statement, connection.dialect.name, *rows[0]), rows)
-
-
-@cache
-def _text(statement: sa.UpdateBase, dialect: str, *names: str) -> str:
-    """Write a statement down for its driver once; otherwise each of the many rows would be looked through."""
-    kind: sa.Dialect = sqlite.dialect(paramstyle="named") if dialect == "sqlite" else postgresql.dialect()
-    return str(statement.compile(dialect=kind, column_keys=names))
+            connection.exec_driver_sql(text_of(statement, connection.dialect.name, *rows[0]), rows)
 
 
 def _columns(wallet: Wallet) -> dict[str, Any]:
@@ -115,15 +129,10 @@ def _columns(wallet: Wallet) -> dict[str, Any]:
     }
 
 
-_IDS: Final = sa.bindparam("ids", expanding=True, type_=sa.Text)
-_FOUND: Final = sa.select(
-    WALLETS.c.id, WALLETS.c.available, WALLETS.c.held, WALLETS.c.captured, WALLETS.c.credit
-).where(WALLETS.c.id.in_(_IDS))
+_FOUND: Final = sa.select(WALLETS.c.id, WALLETS.c.available, WALLETS.c.held, WALLETS.c.captured, WALLETS.c.credit)
 _LOCKED: Final = _FOUND.order_by(WALLETS.c.id).with_for_update()
-_ROWS: Final = sa.select(
-    USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged, USAGE.c.earned, USAGE.c.images
-).where(USAGE.c.id.in_(_IDS))
-_GRANTED: Final = sa.select(GRANTS.c.id, GRANTS.c.amount).where(GRANTS.c.id.in_(_IDS))
+_ROWS: Final = sa.select(USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged, USAGE.c.earned, USAGE.c.images)
+_GRANTED: Final = sa.select(GRANTS.c.id, GRANTS.c.amount)
 _MONEY: Final = {
     name: sa.bindparam(name, type_=sa.BigInteger) for name in ("available", "held", "captured", "granted", "credit")
 }

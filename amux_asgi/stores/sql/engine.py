@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
@@ -59,6 +61,16 @@ def prepare(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> 
             time.sleep(0.05)
         else:
             return
+
+
+@cache
+def text_of(statement: sa.ClauseElement, dialect: str, *names: str) -> str:
+    """Write a statement down for its driver once, to be run as it is; `names` are the columns that a row has.
+
+    Otherwise each run would look through the statement, and through each of its many rows.
+    """
+    kind: sa.Dialect = sqlite.dialect(paramstyle="named") if dialect == "sqlite" else postgresql.dialect()
+    return str(statement.compile(dialect=kind, column_keys=names or None))
 
 
 def is_conflict(exc: Exception) -> bool:

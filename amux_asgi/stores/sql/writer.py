@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
-from amux_asgi.stores.sql.engine import file_of, is_away, is_conflict
+from amux_asgi.stores.sql.engine import file_of, is_away, is_conflict, text_of
 from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
@@ -244,7 +244,8 @@ class Writer:
         The new name is kept whatever becomes of the commit: if that is unknown, the next beat finds out.
         """
         self._beaten = self.clock()
-        if not connection.execute(_BEAT, {"owner": self.owner}).rowcount:
+        beat = text_of(_BEAT, connection.dialect.name)
+        if not connection.exec_driver_sql(beat, {"owner": self.owner}).rowcount:
             self.owner = fresh_owner()
             connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
         return self.owner
@@ -349,6 +350,6 @@ def _ring_all(waiters: Iterable[Waiter]) -> None:
 _BEAT: Final = (
     OWNERS.update()
     .where(OWNERS.c.id == sa.bindparam("owner"), OWNERS.c.dead.is_(False))
-    .values(beats=OWNERS.c.beats + 1)
+    .values(beats=OWNERS.c.beats + sa.literal_column("1"))
 )
 _BIRTH: Final = OWNERS.insert()
