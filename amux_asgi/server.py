@@ -4,6 +4,7 @@
 """
 
 import asyncio  # noqa: TID251, the server is asyncio's
+import gc
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from amux_asgi.signals import Signals, Stoppable
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
 PIECE: Final = 262_144  # bytes handed to a connection at once
+COLLECT: Final = 10_000  # objects that come to be, less those that go, until cycles among them are looked for
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
 
@@ -208,31 +210,12 @@ class StrictProtocol(HttpToolsProtocol):
             self._stall = None
 
 
-class InPieces:
-    """Sends answers in small pieces, so that a slow reader holds little of them twice."""
+class Answers:
+    """Sends answers in pieces, and answers who still waits when the grace time is over.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope."""
-
-        async def paced(message: Message) -> None:
-            body = memoryview(message.get("body", b""))
-            if message["type"] != "http.response.body" or len(body) <= PIECE:
-                await send(message)
-                return
-            last = len(body) - (len(body) % PIECE or PIECE)
-            for start in range(0, len(body), PIECE):
-                more = start < last or message.get("more_body", False)
-                piece = body[start : start + PIECE]
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
-
-        await self._app(scope, receive, paced)
-
-
-class Stopping:
-    """Answers who still waits when the grace time is over; uvicorn itself would say it in plain text."""
+    A slow reader so holds little that is written, and can be told from one that stalls. uvicorn itself would say in
+    plain text that it stops.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -241,17 +224,28 @@ class Stopping:
         """Serve one ASGI scope."""
         begun = False
 
-        async def watched(message: Message) -> None:
+        async def paced(message: Message) -> None:
             nonlocal begun
             begun = True
-            await send(message)
+            if len(message.get("body", b"")) <= PIECE:
+                await send(message)
+            else:
+                await _in_pieces(send, message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, paced)
         except asyncio.CancelledError:  # the server's last word: nobody else cancels a request
             if begun or scope["type"] != "http":
                 raise
             await respond(scope, send, UpstreamTimeoutError("the gateway stopped before the answer was ready"))
+
+
+async def _in_pieces(send: Send, message: Message) -> None:
+    body = memoryview(message["body"])
+    for end in range(PIECE, len(body), PIECE):
+        await send({**message, "body": body[end - PIECE : end], "more_body": True})
+    last = (len(body) - 1) // PIECE * PIECE
+    await send({**message, "body": body[last:]})
 
 
 class Workers(Multiprocess):
@@ -266,8 +260,16 @@ class Workers(Multiprocess):
 def _served(factory: str, drain: float) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
     made = make()
-    app = Stopping(InPieces(made))
+    _spare_collections()
+    app = Answers(made)
     return Signals(app, made, drain=drain) if isinstance(made, Stoppable) else app
+
+
+def _spare_collections() -> None:
+    """Look for garbage in cycles seldom, and never in what is there before the first request: it stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT)
 
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
