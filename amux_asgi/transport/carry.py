@@ -4,7 +4,7 @@ import random as chance
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
+_SAID_AGAIN: Final = 256  # URLs, and headers, that are known to be fit: most asks say the same ones
 USUAL: Final = (("accept-encoding", "identity"), ("user-agent", "amux-asgi"))
 
 
@@ -150,12 +151,12 @@ def guard(url: str, base_url: str, hosts: tuple[str, ...]) -> None:
     Raises:
         UpstreamError: another host, a weaker scheme, or a URL that two parsers could read in two ways.
     """
-    if url.startswith(f"{base_url}/") and _PLAIN.fullmatch(url):
+    if url.startswith(f"{base_url}/") and _is_plain(url):
         return
     asked, base = urlsplit(url), urlsplit(base_url)
     host = asked.hostname or ""
     allowed = host == base.hostname or any(host == name or host.endswith(f".{name}") for name in hosts)
-    if not (allowed and _PLAIN.fullmatch(url) and asked.scheme == base.scheme and asked.username is None):
+    if not (allowed and _is_plain(url) and asked.scheme == base.scheme and asked.username is None):
         raise UpstreamError("the upstream sent the gateway to a place that its channel does not cover", retry=False)
 
 
@@ -166,10 +167,20 @@ def check_headers(request: HttpRequest) -> None:
         UpstreamError: nothing was sent.
     """
     for name, value in request.headers:
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        if not _is_header(name, value):
             raise UpstreamError(
                 f"the header {name[:40]!r} of an ask holds a character that HTTP does not allow", retry=False
             )
+
+
+@lru_cache(maxsize=_SAID_AGAIN)
+def _is_plain(url: str) -> bool:
+    return _PLAIN.fullmatch(url) is not None
+
+
+@lru_cache(maxsize=_SAID_AGAIN)
+def _is_header(name: str, value: str) -> bool:
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
 
 
 async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = None) -> bytes:
