@@ -1,9 +1,10 @@
 """Carry asks out with aiohttp (extra `fast`): a C parser, for asyncio only."""
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing, asynccontextmanager
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Final
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -30,25 +31,52 @@ class AiohttpTransport:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    @asynccontextmanager
-    async def send(
+    def send(
         self, request: HttpRequest, progress: Progress, *, body: AsyncIterable[bytes] | None = None
-    ) -> AsyncGenerator[Incoming]:
+    ) -> AbstractAsyncContextManager[Incoming]:
         """Send once; errors become ours, by where they happened."""
-        _under_way.set(progress)
+        return _Exchange(self._session, request, progress, request.body if body is None else body)
+
+
+class _Exchange:
+    """One request and its answer. As a generator it would cost more to enter and to leave."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        request: HttpRequest,
+        progress: Progress,
+        body: bytes | AsyncIterable[bytes],
+    ) -> None:
+        self._session = session
+        self._request = request
+        self._progress = progress
+        self._body = body
+
+    async def __aenter__(self) -> Incoming:
+        _under_way.set(self._progress)
         try:
             response = await self._session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=CIMultiDict(request.headers),
-                data=request.body if body is None else body,
+                self._request.method,
+                URL(self._request.url, encoded=True),
+                headers=CIMultiDict(self._request.headers),
+                data=self._body,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, ValueError) as exc:  # `ValueError`: a URL or header it refuses to send
-            raise _ours(exc, progress) from exc
-        async with response, aclosing(_chunks(response, progress)) as chunks:
-            headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            yield Incoming(status=response.status, headers=headers, chunks=chunks)
+            raise _ours(exc, self._progress) from exc
+        self._response = response
+        self._chunks = _chunks(response, self._progress)
+        headers = tuple((name.lower(), value) for name, value in response.headers.items())
+        return Incoming(status=response.status, headers=headers, chunks=self._chunks)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._chunks.aclose()
+        finally:
+            await self._response.__aexit__(kind, error, trace)
 
 
 @asynccontextmanager
@@ -80,7 +108,7 @@ _under_way: Final[ContextVar[Progress]] = ContextVar("amux_asgi under way")  # t
 
 async def _chunks(response: aiohttp.ClientResponse, progress: Progress) -> AsyncGenerator[bytes]:
     try:
-        async for piece in response.content.iter_any():
+        while piece := await response.content.readany():
             yield piece
     except (aiohttp.ClientError, OSError) as exc:
         yield _unread(response.content)
