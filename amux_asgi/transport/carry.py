@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+from anyio.lowlevel import RunVar
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
+LARGE: Final = 1_048_576  # bytes that are worked on alone in a turn of the event loop
 _SAID_AGAIN: Final = 256  # URLs, and headers, that are known to be fit: most asks say the same ones
 USUAL: Final = (("accept-encoding", "identity"), ("user-agent", "amux-asgi"))
 
@@ -73,10 +75,14 @@ async def carry(flow: Flow, way: Way, *, timeout: float) -> ImagesResponse:
 
 async def _talk(begin: Callable[[], HttpRequest], flow: Flow, way: Way, progress: Progress) -> ImagesResponse:
     """Give the flow what it asks for; what goes wrong is raised inside it."""
-    step = begin
+    step, size = begin, 0
     while True:
         try:
-            ask = step()
+            if size < LARGE:
+                ask = step()
+            else:
+                async with _alone():
+                    ask = step()
         except StopIteration as stop:
             return stop.value
         try:
@@ -85,7 +91,10 @@ async def _talk(begin: Callable[[], HttpRequest], flow: Flow, way: Way, progress
             answer = error
         if isinstance(answer, ImagesResponse):
             return answer
-        step = partial(flow.throw, answer) if isinstance(answer, GatewayError) else partial(flow.send, answer)
+        if isinstance(answer, GatewayError):
+            step, size = partial(flow.throw, answer), 0
+        else:
+            step, size = partial(flow.send, answer), len(answer.body)
 
 
 async def _ask(ask: HttpRequest, way: Way, progress: Progress) -> HttpResponse | ImagesResponse | GatewayError:
@@ -204,7 +213,22 @@ async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = N
             await grow(len(piece))
         if len(pieces) % _TURN == 0:  # thousands of tiny pieces can be there at once
             await anyio.lowlevel.checkpoint()
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if size < LARGE or len(pieces) == 1:
+        return b"".join(pieces)  # of a single one this is no copy
+    async with _alone():
+        return b"".join(pieces)
+
+
+def _alone() -> anyio.Lock:
+    """Give what lets nobody else work on many bytes in the same turn of the event loop.
+
+    Sixteen megabytes take some milliseconds. If many such answers end together, others must be served in between.
+    """
+    lock = _turns.get(None)
+    if lock is None:
+        lock = anyio.Lock()
+        _turns.set(lock)
+    return lock
 
 
 def _too_large(cap: int) -> UpstreamTooLargeError:
@@ -216,5 +240,6 @@ _PLAIN: Final = re.compile(
 )  # no blank, quote, backslash, user or non-ASCII
 _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
+_turns: Final[RunVar[anyio.Lock]] = RunVar("amux_asgi turns")  # of one event loop
 _LONGEST_NUMBER: Final = 18  # digits
 _TURN: Final = 64  # pieces, after which others have their turn
