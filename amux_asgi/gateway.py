@@ -139,8 +139,7 @@ class Gateway:
 
     def capabilities(self, model: str) -> Capabilities:
         """Say what a model that is served can be asked, as the channel takes it that comes first."""
-        first = next(self._routes.candidates(model, turn=0, random=lambda: 0.5))  # the heaviest of the first tier
-        return capabilities(model, first, self._prices)
+        return capabilities(model, self._routes.usual(model), self._prices)
 
     def estimate(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms = USUAL) -> Estimate:
         """Say what a request would cost, and what would be asked for it, without asking anybody.

@@ -1,6 +1,6 @@
 """What is to be done for a request: parse it, resolve its model, and find out what it can cost. Nothing is begun."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import compress, count
 from operator import not_
 from typing import cast
@@ -27,6 +27,7 @@ from amux_asgi.schema import GenerationRequest
 from amux_asgi.words import quote
 
 HOPS = 2  # gateways in a row at most
+ENOUGH = 8  # candidates that are open: at most three of them are asked
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -105,8 +106,8 @@ class Planner:
                 "this request came through this kind of gateway before; a loop is refused", code="loop_detected"
             )
         body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
-        model, candidates = self._resolve(body.model, principal)
-        request, first, candidates = self._choose(candidates, body, strict=terms.strict or self._strict)
+        model = self._resolve(body.model, principal)
+        request, first, candidates = self._choose(model, body, strict=terms.strict or self._strict)
         plan = Plan(
             model=model,
             request=request,
@@ -121,33 +122,44 @@ class Planner:
             _check_most(plan, terms.max_cost)
         return plan
 
-    def _choose(
-        self, candidates: list[Candidate], body: Body, *, strict: bool
-    ) -> tuple[GenerationRequest, Choice, list[Candidate]]:
+    def _choose(self, model: str, body: Body, *, strict: bool) -> tuple[GenerationRequest, Choice, list[Candidate]]:
         """Find the first that can be asked this, and who is behind it; if nobody can, the first one says why."""
         fault: InvalidRequestError | None = None
-        for i, candidate in enumerate(candidates):
-            try:
-                request = parse(body, candidate.spec)
-                return request, fit(candidate, request, strict=strict), candidates[i:]
-            except InvalidRequestError as error:
-                fault = fault or error
+        for candidates in self._candidates(model):
+            for i, candidate in enumerate(candidates):
+                try:
+                    request = parse(body, candidate.spec)
+                    return request, fit(candidate, request, strict=strict), candidates[i:]
+                except InvalidRequestError as error:
+                    fault = fault or error
         raise cast("InvalidRequestError", fault)  # there is at least one candidate
 
-    def _resolve(self, model: str | None, principal: Principal) -> tuple[str, list[Candidate]]:
+    def _candidates(self, model: str) -> Iterator[list[Candidate]]:
+        """Give those that come first, up to so many open ones that no request needs more; only then all others too."""
+        drawn = self._routes.candidates(model, turn=next(self._turns), random=self._random)
+        found: list[Candidate] = []
+        is_open: list[bool] = []
+        for candidate in drawn:
+            found.append(candidate)
+            is_open.append(self._health.is_open(candidate.seat))
+            if sum(is_open) == ENOUGH:
+                break
+        yield self._open_first(found, is_open)
+        if rest := list(drawn):
+            yield self._open_first(rest, [self._health.is_open(candidate.seat) for candidate in rest])
+
+    def _resolve(self, model: str | None, principal: Principal) -> str:
         name = self._default_model if model is None else model
         if name is None:
             raise InvalidRequestError("the request names no model", param="model", code="missing_required_parameter")
-        candidates = list(self._routes.candidates(name, turn=next(self._turns), random=self._random))
-        if not candidates:
+        if name not in self._routes.models:
             raise ModelNotFoundError(f"no channel serves the model {quote(name)}", param="model")
         if not principal.may_use(name):
             raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
-        return name, self._open_first(candidates)
+        return name
 
-    def _open_first(self, candidates: list[Candidate]) -> list[Candidate]:
+    def _open_first(self, candidates: list[Candidate], is_open: list[bool]) -> list[Candidate]:
         """Put those first that are open, then those that may be asked when nobody is, in their order."""
-        is_open = [self._health.is_open(candidate.seat) for candidate in candidates]
         if all(is_open):
             return candidates
         resting = list(compress(candidates, map(not_, is_open)))

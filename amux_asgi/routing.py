@@ -1,10 +1,11 @@
 """Which channels serve a model, and in which order: functions of the configuration, a turn and a source of chance."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import groupby
-from typing import Any, Literal
+from itertools import accumulate, groupby
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from amux_asgi.models import find
 from amux_asgi.spec import ModelSpec
 
 SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
+FEW: Final = 8  # channels of one priority, which are simply sorted
+MISSES: Final = 8  # draws of what was drawn before, after which the rest is sorted
 
 
 class Channel(Struct, frozen=True, kw_only=True, eq=False):
@@ -100,16 +103,20 @@ class Routes:
         one whose `turn` it is.
         """
         for tier in self._tiers.get(model, ()):
-            for serving in sorted(tier, key=lambda one: random() ** (1 / one.channel.weight), reverse=True):
+            for serving in tier.drawn(random):
                 ways = serving.ways
                 first = turn % len(ways)
                 yield from ways[first:]
                 yield from ways[:first]
 
+    def usual(self, model: str) -> Candidate:
+        """Give what is tried first most often for a model that is served."""
+        return max(self._tiers[model][0].serving, key=lambda one: one.channel.weight).ways[0]
+
     def groups(self) -> Iterator[tuple[Seat, ...]]:
         """Give, for each model, all that its health is known by."""
         for tiers in self._tiers.values():
-            yield tuple(way.seat for tier in tiers for serving in tier for way in serving.ways)
+            yield tuple(way.seat for tier in tiers for serving in tier.serving for way in serving.ways)
 
 
 class _Serving(Struct, frozen=True):
@@ -117,6 +124,28 @@ class _Serving(Struct, frozen=True):
 
     channel: Channel
     ways: tuple[Candidate, ...]
+
+
+class _Tier:
+    """Channels of one priority that serve a model."""
+
+    def __init__(self, serving: Iterable[_Serving]) -> None:
+        self.serving: tuple[_Serving, ...] = tuple(serving)
+        self._sums = tuple(accumulate(one.channel.weight for one in self.serving))
+
+    def drawn(self, random: Callable[[], float]) -> Iterator[_Serving]:
+        """Draw one after the other by weight; of many, only those cost anything that are asked for."""
+        drawn: set[int] = set()
+        misses = 0
+        while len(self.serving) > FEW and misses < MISSES:
+            index = bisect_right(self._sums, random() * self._sums[-1])
+            if index in drawn:
+                misses += 1  # most of the weight is drawn
+                continue
+            drawn.add(index)
+            yield self.serving[index]
+        left = [one for i, one in enumerate(self.serving) if i not in drawn]
+        yield from sorted(left, key=lambda one: random() ** (1 / one.channel.weight), reverse=True)
 
 
 @lru_cache(4096)  # of as many models; each request asks several times
@@ -132,6 +161,6 @@ def _serving(channel: Channel, model: str) -> _Serving:
     return _Serving(channel, tuple(Candidate(channel, upstream, credential, rules) for credential in credentials))
 
 
-def _tiers(serving: Iterable[_Serving]) -> tuple[tuple[_Serving, ...], ...]:
+def _tiers(serving: Iterable[_Serving]) -> tuple[_Tier, ...]:
     ordered = sorted(serving, key=lambda one: one.channel.priority, reverse=True)
-    return tuple(tuple(tier) for _, tier in groupby(ordered, key=lambda one: one.channel.priority))
+    return tuple(_Tier(tier) for _, tier in groupby(ordered, key=lambda one: one.channel.priority))

@@ -1,6 +1,7 @@
 """Which channel is tried for a model, and in which order."""
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -72,3 +73,42 @@ def test_two_channels_of_one_name_are_refused() -> None:
     """A name in a log must mean one channel."""
     with pytest.raises(ConfigError, match="'a'"):
         Routes([channel("a"), channel("b"), channel("a")])
+
+
+def test_of_many_channels_the_first_ones_cost_no_more_than_of_few() -> None:
+    """Only those are drawn that are asked for."""
+    routes = Routes([channel(str(i)) for i in range(1000)])
+    draws: list[float] = []
+
+    def random() -> float:
+        draws.append(Random(len(draws)).random())
+        return draws[-1]
+
+    first = [candidate for candidate, _ in zip(routes.candidates("m", turn=0, random=random), range(3), strict=False)]
+
+    assert len(set(names(first))) == 3
+    assert len(draws) < 10
+
+
+@pytest.mark.parametrize("random", [Random(3).random, lambda: 0.5, lambda: 0.0])
+def test_each_of_many_channels_comes_once(random: Callable[[], float]) -> None:
+    """Whatever chance does."""
+    routes = Routes([channel(str(i), weight=1 + (i == 5) * 10_000) for i in range(100)])
+
+    found = names(list(routes.candidates("m", turn=0, random=random)))
+
+    assert sorted(found) == sorted(str(i) for i in range(100))
+    assert routes.usual("m").channel.name == "5"
+
+
+def test_weights_share_out_the_places_of_many_channels() -> None:
+    """The first two places go as by drawing without putting back."""
+    routes = Routes([channel(str(i), weight=40 if i < 2 else 1) for i in range(22)])
+    random = Random(5).random
+    firsts = [names(list(routes.candidates("m", turn=0, random=random)))[:2] for _ in range(4000)]
+
+    heavy_first = sum(first in {"0", "1"} for first, _ in firsts) / 4000
+    heavy_then = Counter(second in {"0", "1"} for first, second in firsts if first in {"0", "1"})
+
+    assert heavy_first == pytest.approx(80 / 100, abs=0.03)
+    assert heavy_then[True] / heavy_then.total() == pytest.approx(40 / 60, abs=0.04)
