@@ -60,13 +60,9 @@ def read(transaction: Transaction, asked: Asked) -> Book:
     """Lock the wallets first: whoever has them is the only one to end a reservation that they pay for."""
     connection = transaction.connection
     wallets = _wallets(_find(connection, _LOCKED, sorted(asked.wallets)))
-    rows: dict[str, Line] = {}
-    if asked.rows:
-        found = _find(connection, _ROWS, asked.rows)
-        rows = {name: Line(State(state), *numbers) for name, state, *numbers in found}
-    grants: dict[str, int] = {}
-    if asked.grants:
-        grants = {name: amount for name, amount in _find(connection, _GRANTED, asked.grants)}  # noqa: C416, rows
+    found = _find(connection, _ROWS, asked.rows)
+    rows = {name: Line(State(state), *numbers) for name, state, *numbers in found}
+    grants = {name: amount for name, amount in _find(connection, _GRANTED, asked.grants)}  # noqa: C416, rows
     return Book(transaction.owner, wallets, rows, grants)
 
 
@@ -77,6 +73,8 @@ def look_up(connection: sa.Connection, names: Sequence[str]) -> dict[str, Wallet
 
 def _find(connection: sa.Connection, question: Select, ids: Sequence[str]) -> Sequence[Any]:
     """Find the rows with one of these ids; of as many as the next power of two, so that few texts serve any number."""
+    if not ids:
+        return ()
     size = 1 << (len(ids) - 1).bit_length()
     told = dict(zip_longest(_names(size), ids, fillvalue=ids[-1]))
     return connection.exec_driver_sql(_asking(question, connection.dialect.name, size), told).all()
