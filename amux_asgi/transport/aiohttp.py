@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.connector import Connection
