@@ -3,7 +3,7 @@
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from difflib import get_close_matches
-from enum import Enum
+from enum import StrEnum
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -16,16 +16,13 @@ MEGAPIXEL: Final = 1_000_000
 MOST: Final = 1_000_000_000  # of a rule, so that even its pixels are counted exactly
 
 
-class Unit(Enum):
+class Unit(StrEnum):  # a text, as those are looked up without a function of Python for each hash
     """What a rule counts."""
 
     REQUESTS = "requests"
     IMAGES = "images"
     MEGAPIXELS = "megapixels"
     CONCURRENT = "concurrent"
-
-    # By identity, as members are single; the enum's own is a function of Python that each look-up by a rule calls.
-    __hash__ = object.__hash__
 
 
 class Rule(Struct, frozen=True, kw_only=True):
