@@ -140,15 +140,13 @@ class Use:
     def __init__(self, wires: Wires, lines: Lines) -> None:
         self._wires = wires
         self._lines = lines
-        self._wired: Wired | None = None
 
     async def __aenter__(self) -> Wired:
         self._wired = await self._wires.use(self._lines)
         return self._wired
 
     async def __aexit__(self, *_: object) -> None:
-        if self._wired is not None:
-            self._wires.leave(self._wired)
+        self._wires.leave(self._wired)
 
 
 def _openers(lines: Lines) -> list[Open]:

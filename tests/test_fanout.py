@@ -17,10 +17,10 @@ from amux_asgi import ChannelConfig, GatewayError, GenerationRequest, MemoryLedg
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters.openai import generate
 from amux_asgi.errors import ContentPolicyError, End, InvalidRequestError, RateLimitError, UpstreamError
-from amux_asgi.fanout import joined, shares, worst
+from amux_asgi.fanout import divided, joined, shares, worst
 from amux_asgi.gateway import Gateway
 from amux_asgi.generation import Generation
-from amux_asgi.schema import NOTHING, Image, ImagesResponse
+from amux_asgi.schema import NOTHING, Image, ImagesResponse, TokensDetails, Usage
 from amux_asgi.wire import Flow, Target
 
 
@@ -264,3 +264,31 @@ def test_a_single_answer_is_left_as_it_is() -> None:
     answer = ImagesResponse(data=(Image(url="https://pictures.example/1"),), usage=Raw(b'{"anything":1}'))
 
     assert joined([answer]) is answer
+
+
+COUNTS = st.integers(0, 10_000)
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, st.integers(1, 10))
+def test_tokens_are_divided_so_that_each_part_and_the_whole_add_up(
+    text: int, image: int, text_out: int, image_out: int, count: int
+) -> None:
+    """A stream tells of each picture's tokens, of whatever they are."""
+    inputs, outputs = TokensDetails(text, image), TokensDetails(text_out, image_out)
+    usage = Usage(
+        text + image + text_out + image_out, text + image, text_out + image_out, inputs, output_tokens_details=outputs
+    )
+
+    parts = divided(usage, count)
+
+    assert len(parts) == count
+    assert joined([ImagesResponse(data=(), usage=Raw(msgspec.json.encode(part))) for part in parts]).tokens() == usage
+    assert all(part.total_tokens == part.input_tokens + part.output_tokens for part in parts)
+    assert max(part.total_tokens for part in parts) - min(part.total_tokens for part in parts) <= 4
+
+
+def test_details_that_do_not_add_up_are_told_of_no_picture() -> None:
+    """What is not known of all is known of none."""
+    usage = Usage(12, 5, 7, TokensDetails(1, 1))
+
+    assert divided(usage, 2) == [Usage(7, 3, 4), Usage(5, 2, 3)]

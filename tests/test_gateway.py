@@ -26,6 +26,7 @@ from amux_asgi.errors import (
     UpstreamBadResponseError,
     UpstreamIncompleteError,
 )
+from amux_asgi.planning import ENOUGH
 
 pytestmark = pytest.mark.anyio
 
@@ -286,3 +287,16 @@ async def test_a_credential_that_the_upstream_says_again_is_hidden() -> None:
     error = caught.value
     assert secret not in f"{error.message} {error.code} {error.param} {error.upstream_code}"
     assert told not in error.message
+
+
+async def test_behind_many_channels_that_cannot_be_asked_this_is_one_that_can() -> None:
+    """However many come first: those are looked at in the end that no request usually needs."""
+    upstreams = Upstreams()
+    picky = [f"picky{i}" for i in range(ENOUGH + 1)]
+    answers: dict[str, Answer | None] = dict.fromkeys([*picky, "last"], GOOD)
+    reject: dict[str, Any] = {name: {"unknown_fields": "reject"} for name in picky}
+
+    async with gateway(upstreams, answers, **reject) as asking:
+        made = await asking.generate(order(extra={"brand_new": 1}), ME)
+
+    assert (upstreams.asked, made.channel) == (["last"], "last")

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct
 
 from tests.stream_stub import HEAD, LOOKS, PICTURE, SKETCH, Cut, Step, event, failed, picture, sketch
-from tests.streaming import ASK, CENT, COST, NOW, PATH, SECRET, End, Stage, asking, staged
+from tests.streaming import ASK, CENT, COST, PATH, SECRET, End, Stage, asking, staged
 from tests.stub import GOOD, whole
 
 SECOND: Final[dict[str, Any]] = {"x_amux": {"attempts": 2, "cost": "0.01"}}
@@ -218,8 +218,8 @@ ROWS: Final[dict[str, Row]] = {
         event("image_generation.partial_failed", image_index=1, error={"code": "content_filter", "message": SECRET}),
         event(COMPLETED, model="seedream", created=7, usage={"generated_images": 1}),
         told=event(
-            COMPLETED, b64_json=PICTURE, created_at=NOW, usage=NO_USAGE, **COST,
-            **LOOKS | {"quality": "auto", "background": "auto"}, image_index=0, created=7,
+            COMPLETED, b64_json=PICTURE, created_at=7, usage=NO_USAGE, **COST,
+            **LOOKS | {"quality": "auto", "background": "auto"}, image_index=0,
         )
         + failed("[hidden]", type="image_generation_user_error", code="content_policy_violation"),
         n=2,

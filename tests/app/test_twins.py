@@ -75,7 +75,7 @@ def ask(client: httpx2.Client, key: str | None = "k-1", **fields: Any) -> httpx2
 
 
 def leave(client: httpx2.Client, stub: Stub, *headers: str) -> None:
-    """Ask, wait until the upstream works on it, and hang up."""
+    """Ask, wait until the upstream works on it, hang up, and wait until the gateway knows."""
     url = client.base_url
     body = b'{"model":"m","prompt":"a lantern"}'
     head = [
@@ -89,6 +89,7 @@ def leave(client: httpx2.Client, stub: Stub, *headers: str) -> None:
     with socket.create_connection((url.host, url.port or 80)) as connection:
         connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         stub.waiting.acquire()
+    client.get("/healthz")  # whatever answers this has heard of the end of the other connection
 
 
 def wallet(database: str, account: str = "me") -> tuple[float, float, float]:

@@ -267,6 +267,20 @@ async def test_who_moved_in_the_last_moment_is_not_swept(database: str) -> None:
         assert sums(database) == (90, 10, 0)
 
 
+@pytest.mark.anyio
+async def test_who_held_nothing_is_swept_without_a_word(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that died idle took nothing with it."""
+    async with opened_store(database) as stores:
+        beats = partial(sa.insert(OWNERS).values, beats=5, dead=False)
+        await stores.writer.run(Task(lambda work: work.connection.execute(beats(id="idle")), stores.writer.clock() + 9))
+        gone = partial(sweep, name="idle", beats=5, now=lambda: 1)
+
+        await stores.writer.run(Task(gone, stores.writer.clock() + 9))
+
+        assert [name for (name,) in rows(database, sa.select(OWNERS.c.id))] == [stores.writer.owner]
+        assert "a process is gone" not in caplog.text
+
+
 def bury(transaction: Transaction) -> None:
     transaction.connection.execute(OWNERS.update().values(dead=True))
 

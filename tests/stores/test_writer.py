@@ -134,8 +134,8 @@ async def test_a_hold_whose_client_left_is_not_begun(database: str) -> None:
     """Cancelled before it was decided: nothing was set aside, neither of what was begun nor of what was not."""
     async with opened_store(database) as stores:
         await give(stores, 100)
-        async with anyio.create_task_group() as tasks:
-            with busy(stores):
+        with busy(stores):
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stores.ledger.hold, order("gen_1"))
                 hold = Hold(order("gen_2"), stores.writer.clock() + 9)
                 hold.tried = True  # as if it had been begun
