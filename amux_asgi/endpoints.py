@@ -26,7 +26,7 @@ from amux_asgi.pricing import dollars, parse_dollars
 from amux_asgi.receive import receive_json
 from amux_asgi.refusals import headers_of
 from amux_asgi.respond import encoded
-from amux_asgi.scope import admission_of, facts_of, principal_of, request_id_of, reservation_of
+from amux_asgi.scope import admission_of, facts_of, header_values, principal_of, request_id_of, reservation_of
 from amux_asgi.streamed import Pace, StreamAnswer
 from amux_asgi.streaming import Reveal
 from amux_asgi.words import quote
@@ -102,6 +102,7 @@ class Generations:
         self, scope: Scope, receive: Receive, send: Send, *, body: Body, terms: Terms, held: Held
     ) -> None:
         """Answer with events. One who charges further out is told of a price when an answer begins: with a picture."""
+        pace = replace(self._pace, waits=terms.paid, says_done=_says_done(scope))
         stream = self._gateway.stream(body, principal_of(scope), terms, count=held.add)
 
         def headers() -> Headers:
@@ -109,7 +110,7 @@ class Generations:
             return (*_adapted(stream.changes), *headers_of(stream.standings), *replayed)
 
         try:
-            await StreamAnswer(scope, receive, send, pace=replace(self._pace, waits=terms.paid)).send(stream, headers)
+            await StreamAnswer(scope, receive, send, pace=pace).send(stream, headers)
         finally:
             if (made := stream.made) is not None:
                 facts_of(scope).update(
@@ -220,7 +221,7 @@ def _asked(scope: Scope) -> tuple[Principal, Terms]:
     strict, hops, most, timeout = False, 0, None, None
     for name, value in scope["headers"]:
         if name == b"x-amux-strict":
-            strict = _flag(value)
+            strict = _flag("x-amux-strict", value)
         elif name == b"x-amux-hop":
             hops = int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else _LONGEST_NUMBER
         elif name == b"x-amux-max-cost":
@@ -261,14 +262,20 @@ def _seconds(value: bytes) -> float:
     return float(value)
 
 
-def _flag(value: bytes) -> bool:
+def _says_done(scope: Scope) -> bool:
+    """Tell whether a client wants to hear `[DONE]`, which OpenAI does not say of pictures."""
+    said = [_flag("x-amux-done", value) for value in header_values(scope, b"x-amux-done")]
+    return any(said)
+
+
+def _flag(name: str, value: bytes) -> bool:
     match value.strip().lower():
         case b"true" | b"1":
             return True
         case b"false" | b"0":
             return False
         case _:
-            raise InvalidRequestError("the header 'x-amux-strict' takes 'true' or 'false'", param="x-amux-strict")
+            raise InvalidRequestError(f"the header {name!r} takes 'true' or 'false'", param=name)
 
 
 def _revealed(

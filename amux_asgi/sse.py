@@ -12,6 +12,7 @@ from msgspec import Struct
 from amux_asgi.errors import UpstreamTooLargeError
 
 HEARTBEAT: Final = b": keep-alive\n\n"  # a comment: every SDK ignores it
+DONE: Final = b"data: [DONE]\n\n"  # no JSON: sent only to who asks for it
 
 
 class ServerEvent(Struct, frozen=True):

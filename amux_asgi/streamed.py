@@ -11,7 +11,8 @@ from starlette.types import Message, Receive, Scope, Send
 from amux_asgi.errors import INTERNAL, GatewayError, InternalError, RequestTimeoutError
 from amux_asgi.events import PREVIEW, Event, error_frame
 from amux_asgi.respond import encoded, log
-from amux_asgi.sse import HEARTBEAT
+from amux_asgi.scope import facts_of
+from amux_asgi.sse import DONE, HEARTBEAT
 from amux_asgi.streams import Stream
 
 PIECE: Final = 65_536  # bytes that are sent at once: a slow reader is one that does not take so much in time
@@ -21,12 +22,14 @@ Headers = tuple[tuple[str, str], ...]
 class Pace(Struct, frozen=True, kw_only=True):
     """Seconds: after how many without an event a comment is sent, and in how many a reader must take a piece.
 
-    Where it must not begin before a picture is finished (`waits`), nothing else is sent before.
+    Where it must not begin before a picture is finished (`waits`), nothing else is sent before. `says_done` is for
+    clients that wait for a last word.
     """
 
     heartbeat: float = 15
     write_timeout: float = 60
     waits: bool = False
+    says_done: bool = False
 
 
 class StreamAnswer:
@@ -81,6 +84,8 @@ class StreamAnswer:
                     raise
                 log(self._scope, error)
                 await self._write(error_frame(error), headers)
+            if self._pace.says_done:
+                await self._write(DONE, headers)
             await self._end()
 
     async def _send_events(self, stream: Stream, headers: Callable[[], Headers]) -> None:

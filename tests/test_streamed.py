@@ -83,6 +83,19 @@ async def test_an_answer_has_its_head_its_events_and_an_end() -> None:
     assert server.left == 0
 
 
+@pytest.mark.parametrize("fault", [None, NO])
+async def test_who_asks_for_it_hears_a_last_word(fault: GatewayError | None) -> None:
+    """Some clients wait for it, whatever came before."""
+    server = Server()
+    server.stream.tell(PICTURE)
+    server.stream.close(None, fault)
+    await server.serve(Pace(says_done=True))
+
+    told = b"" if fault is None else bytes(error_frame(fault))
+    assert server.body == bytes(PICTURE.frame) + told + b"data: [DONE]\n\n"
+    assert not server.sent[-1]["more_body"]
+
+
 async def test_comments_are_sent_while_nothing_comes() -> None:
     """They begin the answer."""
     server = Server()

@@ -226,6 +226,17 @@ def test_what_is_dropped_is_reported_and_strict_mode_refuses_it(client: httpx2.C
     assert generate(client, {"x-amux-strict": "maybe"}).status_code == 400
 
 
+def test_a_stream_ends_as_its_client_wants_it(client: httpx2.Client) -> None:
+    """OpenAI says nothing after the last picture; some clients wait for a word."""
+    plain = generate(client, stream=True)
+    done = generate(client, {"x-amux-done": "true"}, stream=True)
+    odd = generate(client, {"x-amux-done": "perhaps"}, stream=True)
+
+    assert b"[DONE]" not in plain.content
+    assert done.content.endswith(b"}\n\ndata: [DONE]\n\n")
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "x-amux-done")
+
+
 def test_the_upstream_gets_its_own_model_our_credential_and_the_clients_fields(
     client: httpx2.Client, stub: Stub
 ) -> None:
