@@ -41,8 +41,6 @@ from amux_asgi.wire import Target
 from amux_asgi.wiring import Lines
 
 T = TypeVar("T")
-Leave = Callable[[], object]
-"""Gives back the places that a generation holds; said again, it changes nothing."""
 USUAL: Final = Terms()
 
 

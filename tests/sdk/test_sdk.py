@@ -37,15 +37,15 @@ def url() -> Iterator[str]:
 
 
 def python_with(requirement: str) -> Path:
-    """Give the interpreter of an environment that holds this requirement, made once."""
-    folder = CACHE / f"python-{hashlib.sha256((requirement + sys.version).encode()).hexdigest()[:12]}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not (folder / "ready").exists():
-        venv.create(folder, clear=True)
-        command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", requirement]
+    """Give the interpreter of an environment that holds this requirement."""
+
+    def make(folder: Path) -> None:
+        venv.create(folder)
+        command = [sys.executable, "-m", "pip", "--python", folder / program, "install", "-q", requirement]
         subprocess.run(command, check=True, capture_output=True, env=installing())
-        (folder / "ready").touch()
-    return python
+
+    program = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    return made_once(f"python-{digest(requirement + sys.version)}", make) / program
 
 
 def node_with(requirement: str) -> Path:
@@ -55,6 +55,7 @@ def node_with(requirement: str) -> Path:
         npm(
             ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder), requirement],
             return_completed_process=True,
+            env=installing(),
         ).check_returncode()
 
     return made_once(f"node-{digest(requirement)}", make)
@@ -67,11 +68,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as place:
             made = Path(place) / "made"
-            npm(
-                ["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", str(made), requirement],
-                return_completed_process=True,
-                env=installing(),
-            ).check_returncode()
+            make(made)
             with suppress(OSError):  # another process was quicker
                 made.rename(folder)
     return folder
