@@ -228,7 +228,8 @@ def _created(raw: Raw) -> int:
 def _taken_at(rest: dict[str, Raw]) -> int:
     """Take out of an event what says when and what it is; give the former."""
     rest.pop("type", None)
-    return _created(rest.pop("created_at", NOTHING))
+    created = rest.pop("created", NOTHING)  # Seedream's name
+    return _created(rest.pop("created_at", created))
 
 
 def _image(fields: Mapping[str, Raw]) -> Image:

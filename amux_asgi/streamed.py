@@ -82,6 +82,9 @@ class StreamAnswer:
             except GatewayError as error:
                 if not self._begun:
                     raise
+                facts_of(self._scope).update(
+                    generation=error.generation, channel=error.channel, attempts=error.attempts
+                )
                 log(self._scope, error)
                 await self._write(error_frame(error), headers)
             if self._pace.says_done:
