@@ -52,6 +52,9 @@ class Work:
     def left(self) -> None:
         """Note that its client has gone, so that it finds the answer when it comes back; also after the end."""
 
+    def answered(self) -> None:
+        """Note that its client has heard how it ended."""
+
 
 class Shared(Work):
     """A request that is ours to do, and that twins may wait for."""
@@ -104,7 +107,10 @@ class Keyed(Shared):
 
 
 class Unkeyed(Shared):
-    """A request without an idempotency key; others hear of it only when its client has gone or came back."""
+    """A request without an idempotency key; other processes hear of it only when its client has gone or came back.
+
+    A retry finds it as long as somebody may still miss its answer: until its last client has it, or has left.
+    """
 
     longest = PICK_UP
     _told = False
@@ -127,10 +133,33 @@ class Unkeyed(Shared):
                 self.answers.drop(self.mine)
             self.end(None)
 
+    def end(self, result: Answer | None) -> None:
+        """Tell all twins; one that comes between the end and the last client's word gets the result, too."""
+        self.ended = True
+        self.result = result
+        self._forget_if_over()
+        self.bell.ring()
+
     def left(self) -> None:
         """Note that one of its clients has gone."""
         self.readers -= 1
-        if self.readers or self._told:
+        if not self.readers:
+            self._tell()
+        self._forget_if_over()
+
+    def answered(self) -> None:
+        """Note that one of its clients has the answer."""
+        self.readers -= 1
+        self._forget_if_over()
+
+    def came_back(self) -> None:
+        """Note that a client came back, which may go again."""
+        self.readers += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let other processes, and those who come later, find it."""
+        if self._told:
             return
         self._told = True
         if not self.ended:
@@ -138,12 +167,9 @@ class Unkeyed(Shared):
         elif self.result is not None:
             self.answers.keep(self.mine, self.result)
 
-    def came_back(self) -> None:
-        """Note that a client came back, which may go again."""
-        self.readers += 1
-        if not self._told:
-            self._told = True
-            self.answers.reserve(self.mine)
+    def _forget_if_over(self) -> None:
+        if self.ended and (self.result is None or self.readers <= 0):
+            self._forget(self)
 
 
 class Claims:
@@ -222,7 +248,7 @@ class Claims:
         del self._keyed[work.mine]
 
     def _forget_unkeyed(self, work: Shared) -> None:
-        works = [other for other in self._unkeyed.pop(work.mine) if other is not work]
+        works = [other for other in self._unkeyed.pop(work.mine, ()) if other is not work]
         if works:
             self._unkeyed[work.mine] = works
 

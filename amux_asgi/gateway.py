@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -163,13 +162,15 @@ class Gateway:
             raise InvalidRequestError("a stream is read with Gateway.stream(); leave out 'stream' here", param="stream")
         reader = _Reader()
         work = partial(self._work, plan, partial(self._paid, plan, deadline))
+        gone = True
         try:
             made = await self._runtimes.run(partial(self._claim, plan, deadline, reader, work, said_again), self._lines)
-            if terms.gone is not None and await terms.gone():
-                reader.leave()
-        except anyio.get_cancelled_exc_class():
-            reader.leave()
+            gone = terms.gone is not None and await terms.gone()
+        except GatewayError:
+            gone = False
             raise
+        finally:
+            (reader.leave if gone else reader.answer)()
         return made
 
     def stream(
@@ -191,7 +192,7 @@ class Gateway:
             asked = replace(asked, stream=True)
         plan, deadline = self._planned(asked, principal, terms)
         reader = _Reader()
-        stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave)
+        stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave, answered=reader.answer)
         work = partial(self._work, plan, partial(self._streamed, stream, plan, deadline))
         job = partial(self._claim, plan, deadline, reader, work, partial(_told_again, stream))
         reader.outcome = self._runtimes.begin(job, self._lines, stream.end)
@@ -396,6 +397,10 @@ class _Reader:
             self.outcome.waited_for = False
         if self._work is not None:
             self._work.left()
+
+    def answer(self) -> None:
+        if self._work is not None:
+            self._work.answered()
 
 
 def _ledger(plan: Plan, job: _Job) -> Ledger:

@@ -70,6 +70,8 @@ class StreamAnswer:
         finally:
             if not stream.over or (self._begun and not self._ended):  # the last event may be on its way only
                 stream.leave()
+            else:
+                stream.took_all()
         if fault is not None:
             raise fault
         if gone and not self._begun:  # a host's `BaseHTTPMiddleware` fails without an answer, though nobody reads it

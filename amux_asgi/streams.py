@@ -28,14 +28,22 @@ class Stream:
     as far as that is known; `made` what came of it, when it has ended.
     """
 
-    def __init__(self, *, changes: tuple[str, ...], count: Count, left: Callable[[], object]) -> None:
-        """`left` is told when the reader leaves."""
+    def __init__(
+        self,
+        *,
+        changes: tuple[str, ...],
+        count: Count,
+        left: Callable[[], object],
+        answered: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`left` is told when the reader leaves, `answered` when it has all."""
         self.changes: tuple[str, ...] = changes
         self.standings: tuple[Standing, ...] = ()
         self.made: Streamed | None = None
         self._waiting: list[Event] = []
         self._count = count
         self._left = left
+        self._answered = answered
         self._bell = anyio.Event()
         self._ended = False
         self._error: Exception | None = None
@@ -82,6 +90,10 @@ class Stream:
         self._gone = True
         self._waiting.clear()
         self._left()
+
+    def took_all(self) -> None:
+        """Note that the reader has all that was told."""
+        self._answered()
 
     def tell(self, event: Event) -> None:
         """Let the reader have an event, in the place of a preview that it did not take; never waits."""

@@ -170,6 +170,7 @@ async def test_what_has_no_twin_is_always_worked_on(store: str) -> None:
             answer = answer_of(alone, PICTURE)
             assert alone.with_capture(answer) is None
             alone.left()
+            alone.answered()
             alone.finish(answer)
             alone.keep(answer)
             alone.drop()
@@ -249,12 +250,26 @@ async def test_who_left_finds_the_answer_when_it_comes_back(store: str, *, early
     assert isinstance(anew, Work)
 
 
+async def test_a_retry_may_come_before_it_is_known_that_the_client_left(store: str) -> None:
+    """The work has ended, but nobody has said yet that its client has the answer: it is found, also by a third time."""
+    async with opened(store) as claims:
+        first = await work(claims, stock(0))
+        first.finish(answer_of(first, PICTURE))
+
+        found = [await replay(claims, stock(1))]
+        first.left()
+        found.append(await replay(claims, stock(2)))
+
+    assert [answer.body for answer in found] == [PICTURE, PICTURE]
+
+
 async def test_who_got_its_answer_does_not_get_it_again(store: str) -> None:
     """A retry of a later request for the same is worked on."""
     async with opened(store) as claims:
         first = await work(claims, stock(0))
         first.finish(answer_of(first, PICTURE))
         first.drop()
+        first.answered()
 
         retried = await claims.begin(stock(1), deadline=LATE)
 
