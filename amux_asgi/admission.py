@@ -4,6 +4,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -25,22 +26,35 @@ class Unit(StrEnum):  # a text, as those are looked up without a function of Pyt
     CONCURRENT = "concurrent"
 
 
-class Rule(Struct, frozen=True, kw_only=True):
-    """At most so much in any window of so many seconds; or, where there is no window, at once."""
+class Rule(Struct, frozen=True, kw_only=True, dict=True):
+    """At most so much in any window of so many seconds; or, where there is no window, at once.
+
+    What each request asks of it is worked out once.
+    """
 
     amount: int
     unit: Unit
     seconds: int = 0
 
-    @property
+    @cached_property
     def limit(self) -> int:
         """Give the amount as it is counted: megapixels by the pixel."""
         return self.amount * MEGAPIXEL if self.unit is Unit.MEGAPIXELS else self.amount
 
-    @property
+    @cached_property
     def window(self) -> int:
         """Give the window's length in microseconds."""
         return self.seconds * SECOND
+
+    @cached_property
+    def at_once(self) -> bool:
+        """Tell whether it counts what is under way."""
+        return self.unit is Unit.CONCURRENT
+
+    @cached_property
+    def measure(self) -> str:
+        """Name what is counted, and in which time; the same for another amount."""
+        return f"{self.unit.value}:{self.seconds}"
 
     @property
     def per(self) -> str:
@@ -123,9 +137,9 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     def weight(self, unit: Unit) -> int:
         """Say what it weighs by a rule of this unit."""
-        if unit is Unit.IMAGES:
+        if unit is _IMAGES:
             return self.images
-        return self.pixels if unit is Unit.MEGAPIXELS else 1
+        return self.pixels if unit is _MEGAPIXELS else 1
 
 
 class Hit(Struct, frozen=True, kw_only=True):
@@ -141,7 +155,7 @@ class Hit(Struct, frozen=True, kw_only=True):
     @property
     def counter(self) -> str:
         """Name what is counted; the same for a rule whose number was changed."""
-        return f"{self.scope}:{self.rule.unit.value}:{self.rule.seconds}"
+        return f"{self.scope}:{self.rule.measure}"
 
     @property
     def kind(self) -> str:
@@ -203,7 +217,7 @@ class Admission:
 
     def took(self, limiter: Limiter, hit: Hit) -> bool:
         """Tell whether this has been counted already; a place that was given back meanwhile is none."""
-        over = hit.rule.unit is Unit.CONCURRENT and not self._holders
+        over = hit.rule.at_once and not self._holders
         if limiter.place == self._limiter.place and self._counts(hit.counter) and not over:
             return True
         return self._outer is not None and self._outer.took(limiter, hit)
@@ -225,16 +239,19 @@ class Admission:
             self._outer.leave()
 
 
-async def enter(limiter: Limiter, hits: Iterable[Hit], outer: Admission | None = None) -> Admission:
+async def enter(limiter: Limiter, hits: Sequence[Hit], outer: Admission | None = None) -> Admission:
     """Admit a request; what an outer app has counted in the same place is not counted again.
 
     Raises:
         RateLimitError: a limit is reached.
     """
-    wanted = [replace(hit, weight=0) if outer is not None and outer.took(limiter, hit) else hit for hit in hits]
-    return Admission(limiter, await limiter.admit(wanted), outer)
+    if outer is not None:
+        hits = [replace(hit, weight=0) if outer.took(limiter, hit) else hit for hit in hits]
+    return Admission(limiter, await limiter.admit(hits), outer)
 
 
+_IMAGES: Final = Unit.IMAGES  # Python 3.11 finds an enum's members by a function of Python, each time
+_MEGAPIXELS: Final = Unit.MEGAPIXELS
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _NAMES: Final = {seconds: name for name, seconds in _SECONDS.items()}
 _UNITS: Final = {

@@ -1,6 +1,6 @@
 """Which rules a request falls under, and what it weighs by them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from re import compile as pattern
 from typing import Final
 
@@ -25,17 +25,19 @@ class Rulebook(Struct, frozen=True, kw_only=True):
 
     def hits(self, principal: Principal, model: str, demand: Demand) -> list[Hit]:
         """List what a request for a model, by the client's name of it, falls under."""
-        return [
-            Hit(rule=rule, scope=scope, weight=demand.weight(rule.unit))
-            for scope, rules in self._scopes(principal, model)
-            for rule in rules
-        ]
+        own = self.key if principal.limits is None else principal.limits
+        hits = _hits(own, key_scope(principal), demand) if own else []
+        if self.account:
+            hits += _hits(self.account, account_scope(principal), demand)
+        if rules := self.models.get(model):
+            hits += _hits(rules, f"model:{model}", demand)
+        if self.gateway:
+            hits += _hits(self.gateway, "gateway:", demand)
+        return hits
 
-    def _scopes(self, principal: Principal, model: str) -> Iterator[tuple[str, tuple[Rule, ...]]]:
-        yield key_scope(principal), self.key if principal.limits is None else principal.limits
-        yield account_scope(principal), self.account
-        yield f"model:{model}", self.models.get(model, ())
-        yield "gateway:", self.gateway
+
+def _hits(rules: Iterable[Rule], scope: str, demand: Demand) -> list[Hit]:
+    return [Hit(rule=rule, scope=scope, weight=demand.weight(rule.unit)) for rule in rules]
 
 
 def key_scope(principal: Principal) -> str:

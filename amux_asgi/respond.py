@@ -67,7 +67,10 @@ def headers_of(error: GatewayError) -> Headers:
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
     """Write headers as ASGI has them; what is not printable ASCII becomes a question mark."""
-    return [(name.encode(), _UNFIT.sub("?", value).encode()) for name, value in headers]
+    return [
+        (name.encode(), (value if value.isascii() and value.isprintable() else _UNFIT.sub("?", value)).encode())
+        for name, value in headers
+    ]
 
 
 async def _answer(scope: Scope, send: Send, error: GatewayError, kind: str) -> None:

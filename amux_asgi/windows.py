@@ -5,11 +5,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import count
 from typing import Final
 
-from amux_asgi.admission import SECOND, Admitted, Hit, Standing, Unit
-from amux_asgi.refusals import check_weights, verdict
+from amux_asgi.admission import SECOND, Admitted, Hit, Standing
+from amux_asgi.refusals import verdict
 
 LATER: Final = 5 * SECOND  # when to come back where nobody can know
 POLL: Final = SECOND  # the same for a place among those at once, which somebody may leave at any moment
+_Named = Sequence[tuple[str, Hit]]  # with the names of their counters
 SWEPT: Final = 2  # idle keys that go with each hit, which brings at most one for each window
 
 
@@ -58,26 +59,40 @@ class Counters:
 
     def look(self, hits: Iterable[Hit], *, nodes: int = 1) -> tuple[Standing, ...]:
         """Say how the rules would stand, without taking anything; several nodes have a share each."""
-        now = self.now()
-        return tuple(
-            self._at_once(hit, hit.rule.share(nodes))
-            if hit.rule.unit is Unit.CONCURRENT
-            else self._in_window(hit, hit.rule.share(nodes), now)
-            for hit in hits
-        )
+        return self._look(_named(hits), nodes, self.now())
 
     def add(self, hits: Iterable[Hit], lease: str | None) -> None:
         """Take, whether it fits or not."""
-        now = self.now()
+        self._add(_named(hits), lease, self.now())
+
+    def take(self, hits: Iterable[Hit], lease: str | None, *, nodes: int = 1) -> tuple[Standing, ...]:
+        """Say how the rules stand, and take if none of them says to wait."""
+        named, now = _named(hits), self.now()
+        standings = self._look(named, nodes, now)
+        if not [one for one in standings if one.wait]:
+            self._add(named, lease, now)
+        return standings
+
+    def _look(self, named: _Named, nodes: int, now: int) -> tuple[Standing, ...]:
+        return tuple(
+            [
+                self._at_once(hit, counter, hit.rule.share(nodes))
+                if hit.rule.at_once
+                else self._in_window(hit, counter, hit.rule.share(nodes), now)
+                for counter, hit in named
+            ]
+        )
+
+    def _add(self, named: _Named, lease: str | None, now: int) -> None:
         held: list[str] = []
-        for hit in hits:
+        for counter, hit in named:
             if not hit.weight:
                 continue
-            if hit.rule.unit is Unit.CONCURRENT and lease is not None:
-                held.append(hit.counter)
-                self._leases.setdefault(hit.counter, set()).add(lease)
+            if hit.rule.at_once and lease is not None:
+                held.append(counter)
+                self._leases.setdefault(counter, set()).add(lease)
             else:
-                self.count(hit.counter, hit.rule.window, hit.weight, now)
+                self.count(counter, hit.rule.window, hit.weight, now)
         if lease is not None:
             self._held[lease] = tuple(held)
 
@@ -97,12 +112,17 @@ class Counters:
 
     def count(self, counter: str, window: int, weight: int, now: int) -> None:
         """Take a weight in a window."""
-        windows = self._windows.setdefault(window, OrderedDict())
-        found = windows.setdefault(counter, Window())
-        found.forget(now)
+        windows = self._windows.get(window)
+        if windows is None:
+            windows = self._windows[window] = OrderedDict()
+        found = windows.get(counter)
+        if found is None:
+            found = windows[counter] = Window()
+        else:
+            found.forget(now)
+            windows.move_to_end(counter)
         found.entries.append((now + window, weight))
         found.used += weight
-        windows.move_to_end(counter)
         self._sweep(windows, now)
 
     def window(self, counter: str, window: int, now: int) -> Window:
@@ -137,14 +157,14 @@ class Counters:
                 return
             del windows[counter]
 
-    def _at_once(self, hit: Hit, limit: int) -> Standing:
-        free = limit - len(self._leases.get(hit.counter, ()))
+    def _at_once(self, hit: Hit, counter: str, limit: int) -> Standing:
+        free = limit - len(self._leases.get(counter, ()))
         if hit.weight <= free:
             return Standing(hit=hit, wait=0, left=free - hit.weight, reset=0)
         return Standing(hit=hit, wait=POLL, left=max(free, 0), reset=0)
 
-    def _in_window(self, hit: Hit, limit: int, now: int) -> Standing:
-        window = self.window(hit.counter, hit.rule.window, now)
+    def _in_window(self, hit: Hit, counter: str, limit: int, now: int) -> Standing:
+        window = self.window(counter, hit.rule.window, now)
         free = limit - window.used
         first = window.entries[0][0] - now if window.entries else hit.rule.window * (hit.weight > 0)
         if hit.weight <= free:
@@ -172,11 +192,9 @@ class MemoryLimiter:
         Raises:
             RateLimitError: a limit is reached.
         """
-        check_weights(hits, self._nodes)
         lease = str(next(self._names)) if needs_lease(hits) else None
-        admitted = verdict(self._counters.look(hits, nodes=self._nodes), lease)
-        self._counters.add(hits, lease)
-        return admitted
+        standings = self._counters.take(hits, lease, nodes=self._nodes)
+        return verdict(standings, lease, self._nodes)
 
     def release(self, lease: str | None) -> None:
         """Give places back."""
@@ -185,4 +203,8 @@ class MemoryLimiter:
 
 def needs_lease(hits: Iterable[Hit]) -> bool:
     """Tell whether there is a limit of what is under way."""
-    return any(hit.weight and hit.rule.unit is Unit.CONCURRENT for hit in hits)
+    return True in [hit.rule.at_once for hit in hits if hit.weight]
+
+
+def _named(hits: Iterable[Hit]) -> _Named:
+    return [(hit.counter, hit) for hit in hits]
