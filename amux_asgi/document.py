@@ -72,13 +72,29 @@ def _written(name: str, value: Json) -> Raw:
 
 
 def _load(body: bytes) -> Body:
-    values = _values(body)
+    values = _plain(body) or _values(body)
     raw = fields_of(body)
-    for name in [name for name, value in values.items() if value is None and name != "prompt"]:
-        del values[name], raw[name]
+    if None in values.values():
+        for name in [name for name, value in values.items() if value is None and name != "prompt"]:
+            del values[name], raw[name]
     if "extra_body" in values:
         _flatten(values, raw)
     return Body(values, raw, _model(values))
+
+
+def _plain(body: bytes) -> dict[str, Json] | None:
+    """Read what is as most bodies are, in a tenth of the time: JSON in which no key can stand twice, nor half a pair.
+
+    Each key brings a colon, so there are as many keys as colons outside of strings, at any depth.
+    """
+    try:
+        values = _quick.decode(body)
+    except BAD_JSON:
+        return None
+    colons = body.count(b":")
+    if colons > len(values) and b"\\" not in body:  # what is in strings looks as it does in the body
+        colons -= sum([value.count(":") for value in values.values() if isinstance(value, str)])
+    return values if colons == len(values) else None
 
 
 def _values(body: bytes) -> dict[str, Json]:
@@ -173,6 +189,7 @@ def _bad(message: str) -> InvalidRequestError:
     return InvalidRequestError(message, code="invalid_json")
 
 
+_quick: Final = msgspec.json.Decoder(dict[str, Json])  # of two equal keys it would keep the second
 _decoder: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 _encoder: Final = json.JSONEncoder(allow_nan=False)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")

@@ -52,9 +52,9 @@ def parse(asked: Body | GenerationRequest, spec: ModelSpec | None) -> Generation
         check({**said, **asked.extra}, spec)
         return asked
     check(asked.values, spec)
+    if FIELDS.issuperset(asked.values):
+        return GenerationRequest(**asked.values)
     known = {name: value for name, value in asked.values.items() if name in FIELDS}
-    if len(known) == len(asked.values):
-        return GenerationRequest(**known)
     return GenerationRequest(**known, extra={name: raw for name, raw in asked.raw.items() if name not in FIELDS})
 
 
@@ -64,8 +64,9 @@ def check(fields: Fields, spec: ModelSpec | None) -> None:
     Raises:
         InvalidRequestError: if there is one.
     """
-    for name in fields:
-        _check_name(name, spec)
+    if fields.keys() - (FIELDS if spec is None else spec.fields) - EVERYWHERE:  # most requests have none such
+        for name in fields:
+            _check_name(name, spec)
     if "prompt" not in fields:
         raise _fault("prompt", "the request has no 'prompt'", "missing_required_parameter")
     for name, check_value in _IN_ORDER:

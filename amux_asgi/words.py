@@ -51,4 +51,4 @@ def type_word(value: object) -> str:
 
 def is_printable(text: str) -> bool:
     """Tell whether a name or an identifier holds no control character."""
-    return _CONTROL.search(text) is None
+    return text.isprintable() or _CONTROL.search(text) is None

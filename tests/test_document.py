@@ -141,3 +141,36 @@ def test_what_could_not_be_sent_is_refused_in_code_too(fields: dict[str, Any], p
         body_of(GenerationRequest(**fields))
 
     assert caught.value.param == param
+
+
+NAMES = st.sampled_from(["a", "b", "a:b", "\\u0061", "\\u003a", "n"])
+VALUES = st.recursive(
+    st.sampled_from(['"x"', '"a: b"', '"\\u003a:"', '"\\\\"', "1", "1.50", "true"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2).map(lambda items: f"[{','.join(items)}]"),
+        st.lists(st.tuples(NAMES, inner), max_size=2).map(lambda pairs: written(*pairs)),
+    ),
+    max_leaves=4,
+)
+
+
+def written(*pairs: tuple[str, str]) -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name, value in pairs) + "}"
+
+
+def is_plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=4))
+def test_a_key_that_stands_twice_is_found_wherever_it_is(pairs: list[tuple[str, str]]) -> None:
+    """At any depth, however its name is written, and whatever else holds colons."""
+    text = written(*pairs)
+    try:
+        values = json.loads(text, object_pairs_hook=is_plain)
+    except AssertionError:
+        with pytest.raises(InvalidRequestError, match="stands twice"):
+            load(text.encode())
+    else:
+        assert load(text.encode()).values == values
