@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-import anyio
 import msgspec
 from msgspec.structs import replace
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from amux_asgi.adapt import report
 from amux_asgi.capabilities import Capabilities
@@ -21,6 +20,7 @@ from amux_asgi.hosted import mount_of
 from amux_asgi.idempotency import asked
 from amux_asgi.in_flight import Held
 from amux_asgi.keys import Principal
+from amux_asgi.patience import within
 from amux_asgi.planning import Terms
 from amux_asgi.pricing import dollars, parse_dollars
 from amux_asgi.receive import receive_json
@@ -52,17 +52,15 @@ class Generations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         begun = self._gateway.clock()
-        principal, terms = _asked(scope)
-        terms = replace(terms, begun=begun, admission=admission_of(scope))
+        principal, terms = _asked(scope, begun)
         with self._gateway.receiving(principal) as held:
             seconds = self._timeout if terms.timeout is None else min(terms.timeout, self._timeout)
             text = await receive_json(scope, receive, longest=self._longest, timeout=seconds, count=held.reserve)
-            await self._generate(scope, receive, send, text=text, terms=terms, held=held)
+            await self._generate(scope, receive, send, text=text, principal=principal, terms=terms, held=held)
 
     async def _generate(  # noqa: PLR0913, an ASGI app's, and what was read of the request
-        self, scope: Scope, receive: Receive, send: Send, *, text: bytes, terms: Terms, held: Held
+        self, scope: Scope, receive: Receive, send: Send, *, text: bytes, principal: Principal, terms: Terms, held: Held
     ) -> None:
-        principal = principal_of(scope)
         body = load(text)
         facts = facts_of(scope)
         facts["model"] = body.model
@@ -70,9 +68,7 @@ class Generations:
         if ask is not None:
             terms = replace(terms, ask=ask, gone=partial(_is_gone, receive))
         outer = reservation_of(scope)
-        if outer is not None and outer.fixed:
-            terms = replace(terms, paid=True)
-        elif outer is not None:
+        if outer is not None and not outer.fixed:
             outer.hand_over()  # we know the price, and charge it in one step with the answer that is kept
         try:
             if body.values.get("stream") is True:
@@ -133,7 +129,7 @@ class Estimates:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        principal, terms = _asked(scope)
+        principal, terms = _asked(scope, self._gateway.clock())
         with self._gateway.receiving(principal) as held:
             text = await receive_json(scope, receive, longest=self._longest, timeout=self._timeout, count=held.reserve)
             body = load(text)
@@ -209,11 +205,12 @@ def _allow(scope: Scope, method: str) -> None:
 
 
 def _refuse_escaped_slash(scope: Scope) -> None:
-    if b"%2f" in scope.get("raw_path", b"").lower():
+    path = scope.get("raw_path", b"")
+    if b"%" in path and b"%2f" in path.lower():
         raise NotFoundError("nothing answers at this path: it holds an escaped slash")
 
 
-def _asked(scope: Scope) -> tuple[Principal, Terms]:
+def _asked(scope: Scope, begun: float) -> tuple[Principal, Terms]:
     """Read who asks, and on which terms; the path and the method are looked at first."""
     _allow(scope, "POST")
     _refuse_escaped_slash(scope)
@@ -228,21 +225,28 @@ def _asked(scope: Scope) -> tuple[Principal, Terms]:
             most = _most(value)
         elif name == b"x-amux-timeout":
             timeout = _seconds(value)
+    outer = reservation_of(scope)
     return principal, Terms(
         strict=strict,
         hops=hops,
         max_cost=most,
+        paid=outer is not None and outer.fixed,
         mount=mount_of(scope),
         request_id=request_id_of(scope),
         timeout=timeout,
+        begun=begun,
+        admission=admission_of(scope),
     )
 
 
 async def _is_gone(receive: Receive) -> bool:
     """Tell whether the client has left, as far as the server knows now."""
-    with anyio.move_on_after(0):  # takes what is there, and waits for nothing
-        return (await receive())["type"] == "http.disconnect"
-    return False
+    message = await within(0, _next(receive))  # takes what is there, and waits for nothing
+    return message is not None and message["type"] == "http.disconnect"
+
+
+async def _next(receive: Receive) -> Message:
+    return await receive()
 
 
 def _most(value: bytes) -> int:
@@ -281,6 +285,8 @@ def _flag(name: str, value: bytes) -> bool:
 def _revealed(
     reveal: Sequence[Reveal], channel: str | None, attempts: int, cost: int | None
 ) -> tuple[tuple[str, str], ...]:
+    if not reveal:
+        return ()
     told = {
         "attempts": str(attempts) if attempts else None,
         "channel": channel,

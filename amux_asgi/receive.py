@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import anyio
 from starlette.types import Receive, Scope
 
 from amux_asgi.errors import (
@@ -12,6 +11,7 @@ from amux_asgi.errors import (
     RequestTooLargeError,
     UnsupportedMediaTypeError,
 )
+from amux_asgi.patience import within
 
 Count = Callable[[int], object]
 
@@ -32,17 +32,18 @@ async def receive_json(
         RequestTooLargeError: said so (then nothing is received), or found so.
         RequestTimeoutError: it took too long, or the client left in the middle of it.
     """
-    headers = {name: value for name, value in scope["headers"] if name in _READ}
+    headers = dict(scope["headers"])
     _check_type(headers)
     said = headers.get(b"content-length", b"")
     if said.isdigit() and (len(said) > _LONGEST_NUMBER or int(said) > longest):
         raise _too_large(longest)
     try:
-        with anyio.move_on_after(timeout):
-            return await _collect(receive, longest, count)
+        body = await within(timeout, _collect(receive, longest, count))
     except TimeoutError as exc:  # the server's own
         raise _too_late(timeout) from exc
-    raise _too_late(timeout)
+    if body is None:
+        raise _too_late(timeout)
+    return body
 
 
 async def _collect(receive: Receive, longest: int, count: Count) -> bytes:
@@ -73,6 +74,13 @@ async def _collect(receive: Receive, longest: int, count: Count) -> bytes:
 
 
 def _check_type(headers: dict[bytes, bytes]) -> None:
+    if headers.get(b"content-type") != b"application/json":
+        _check_spelling(headers)
+    if headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower() != "identity":
+        raise UnsupportedMediaTypeError("send the request uncompressed, without 'Content-Encoding'")
+
+
+def _check_spelling(headers: dict[bytes, bytes]) -> None:
     kind, *parameters = headers.get(b"content-type", b"").decode("latin-1").lower().split(";")
     charsets = [
         value.strip(' "')
@@ -81,8 +89,6 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
     ]
     if kind.strip() != "application/json" or any(charset not in ("utf-8", "utf8") for charset in charsets):
         raise UnsupportedMediaTypeError("send the request as JSON in UTF-8, with 'Content-Type: application/json'")
-    if headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower() != "identity":
-        raise UnsupportedMediaTypeError("send the request uncompressed, without 'Content-Encoding'")
 
 
 def _too_late(timeout: float) -> GatewayError:
@@ -93,5 +99,4 @@ def _too_large(longest: int) -> GatewayError:
     return RequestTooLargeError(f"the request is larger than {longest} bytes")
 
 
-_READ = frozenset({b"content-type", b"content-encoding", b"content-length"})
 _LONGEST_NUMBER = 18  # digits; Python refuses to read numbers of thousands of them

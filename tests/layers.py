@@ -118,6 +118,7 @@ EDGE: Final = (
     "scope",
     "respond",
     "charging",
+    "patience",
     "receive",
     "relay",
     "paths",
