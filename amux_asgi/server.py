@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from amux_asgi.errors import UpstreamTimeoutError
+from amux_asgi.one_write import OneWrite
 from amux_asgi.plugins import load
 from amux_asgi.respond import respond
 from amux_asgi.scope import fresh_request_id
@@ -123,15 +125,12 @@ class StrictProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what grows too large."""
-        if self._deadline is None and self._in_head:
-            self._expect_head()
         self._overhead += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._overhead > HEAD_BYTES:
-            self._status = 431
-            self.send_400_response("the head of the request is too large")
+        if self._in_head and self._overhead:  # something of a head is there, but most are whole at once
+            self._go_on_with_head()
         elif self._chunked and self._overhead > HEAD_BYTES:
             self.send_400_response("the request's chunks say too much")
 
@@ -143,15 +142,16 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large, before the app sees it."""
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size = len(self.url) + 4 * len(self.headers) + sum(map(len, chain.from_iterable(self.headers)))
         if len(self.headers) > HEAD_FIELDS or size > HEAD_BYTES:
             self._status = 431
             raise ValueError("the head of the request is too large")
         self._stop_waiting()
         self._in_head = False
         self._overhead = 0
-        self._chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        self._chunked = b"transfer-encoding" in dict(self.headers)
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", OneWrite(self.transport, self.loop))
 
     def on_body(self, body: bytes) -> None:
         """Count what the body itself explains."""
@@ -185,6 +185,13 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: no path here is a websocket's, so who asks for one gets an ordinary answer."""
+
+    def _go_on_with_head(self) -> None:
+        if self._overhead > HEAD_BYTES:
+            self._status = 431
+            self.send_400_response("the head of the request is too large")
+        elif self._deadline is None:
+            self._expect_head()
 
     def _expect_head(self) -> None:
         self._deadline = self.loop.call_later(self._head_timeout, self._give_up)

@@ -148,6 +148,7 @@ EDGE: Final = (
     "doctor_stores",
     "app",
     "signals",
+    "one_write",
     "server",
     "commands_base",
     "commands_*",
