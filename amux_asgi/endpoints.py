@@ -217,6 +217,8 @@ def _asked(scope: Scope, begun: float) -> tuple[Principal, Terms]:
     principal = principal_of(scope)
     strict, hops, most, timeout = False, 0, None, None
     for name, value in scope["headers"]:
+        if not name.startswith(b"x-amux-"):  # most are not ours
+            continue
         if name == b"x-amux-strict":
             strict = _flag("x-amux-strict", value)
         elif name == b"x-amux-hop":
@@ -285,14 +287,15 @@ def _flag(name: str, value: bytes) -> bool:
 def _revealed(
     reveal: Sequence[Reveal], channel: str | None, attempts: int, cost: int | None
 ) -> tuple[tuple[str, str], ...]:
-    if not reveal:
-        return ()
-    told = {
-        "attempts": str(attempts) if attempts else None,
-        "channel": channel,
-        "cost": None if cost is None else dollars(cost),
-    }
-    return tuple((f"x-amux-{name}", value) for name in reveal if (value := told[name]) is not None)
+    told: list[tuple[str, str]] = []
+    for name in reveal:
+        if name == "cost" and cost is not None:
+            told.append(("x-amux-cost", dollars(cost)))
+        elif name == "attempts" and attempts:
+            told.append(("x-amux-attempts", str(attempts)))
+        elif name == "channel" and channel is not None:
+            told.append(("x-amux-channel", channel))
+    return tuple(told)
 
 
 def _adapted(changes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

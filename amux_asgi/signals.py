@@ -2,7 +2,7 @@
 
 import asyncio  # noqa: TID251, the server is asyncio's
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -80,10 +80,10 @@ class Signals:
         task.add_done_callback(self._tasks.discard)
 
     def _last(self, send: Send) -> Send:
-        async def sent(message: Message) -> None:
+        def sent(message: Message) -> Awaitable[None]:
             if self._stopping and message["type"] == "http.response.start":
                 message = {**message, "headers": [*_without(message.get("headers", ())), (b"connection", b"close")]}
-            await send(message)
+            return send(message)
 
         return sent
 

@@ -1,7 +1,7 @@
 """Turn what inner apps raise into answers, and put the request id on every answer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -54,8 +54,8 @@ class ErrorMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        request_id_of(scope)  # before an inner app copies the scope, so that all know the same one
-        watched = _Watched(scope, receive, send)
+        # Asked before an inner app copies the scope, so that all know the same one.
+        watched = _Watched(request_id_of(scope), receive, send)
         try:
             await self.app(scope, watched.receive, watched.send)
         except Exception as exc:  # noqa: BLE001, raised again where it is not an answer
@@ -76,24 +76,28 @@ async def reraise(_request: Request, exc: Exception) -> Response:
 class _Watched:
     """What went through: whether an answer has begun, and whether the client has gone; puts the id on the answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope = scope
+    __slots__ = ("_id", "_receive", "_send", "begun", "gone")
+
+    def __init__(self, request_id: str, receive: Receive, send: Send) -> None:
+        self._id = (b"x-request-id", request_id.encode())
         self._receive = receive
         self._send = send
-        self.begun = False
-        self.gone = False
+        self.begun: bool = False
+        self.gone: bool = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self.gone |= message["type"] in ("http.disconnect", "websocket.disconnect")
+        if message["type"] in _ENDS:
+            self.gone = True
         return message
 
-    async def send(self, message: Message) -> None:
-        self.begun |= message["type"] in _BEGINNINGS
-        if message["type"] in _STARTS:
-            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
-            message = {**message, "headers": [*headers, (b"x-request-id", request_id_of(self._scope).encode())]}
-        await self._send(message)
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] in _BEGINNINGS:
+            self.begun = True
+            if message["type"] in _STARTS:
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
+                message = {**message, "headers": [*headers, self._id]}
+        return self._send(message)
 
 
 async def _raised(cause: BaseException, exc: Exception, scope: Scope, watched: _Watched) -> None:
@@ -171,6 +175,7 @@ def _detail(exc: HTTPException) -> str:
 
 _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _BEGINNINGS: Final = (*_STARTS, "websocket.close")
+_ENDS: Final = ("http.disconnect", "websocket.disconnect")
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OURS: Final = ("content-length", "content-type", "x-request-id")
 _BY_STATUS: Final[Mapping[int, tuple[Callable[[str], GatewayError], str]]] = {
