@@ -13,6 +13,7 @@ from msgspec import Struct
 from benchmarks.peers import ours
 from benchmarks.peers.cells import Cell
 from benchmarks.peers.nginx import configuration
+from benchmarks.peers.through import UPSTREAM
 from benchmarks.peers.tools import Tools
 
 PROMPT: Final = "a paper lantern on a river at night"
@@ -23,9 +24,11 @@ BARE: Final = "amux-asgi, bare"
 FULL: Final = "amux-asgi, all on"
 BUFFERED: Final = "nginx"
 UNBUFFERED: Final = "nginx, unbuffered"
+THROUGH: Final = "uvicorn + aiohttp"
 LITELLM: Final = "LiteLLM"
 PORTKEY: Final = "Portkey"
 GENERATIONS: Final = "/images/generations"
+ROOT: Final = os.fspath(Path(__file__).parents[2])
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -66,7 +69,7 @@ def contestants(tools: Tools) -> list[Contestant]:
     found = [Contestant(name=DIRECT, ask=lambda place: _ask(place.upstream, place.cell, place.cell.body.model))]
     if tools.nginx:
         found += [_nginx(tools.nginx, UNBUFFERED, "proxy_buffering off;"), _nginx(tools.nginx, BUFFERED, "")]
-    found += [amux(BARE, ours.Setting(database=False)), amux(FULL, ours.Setting())]
+    found += [_through(), amux(BARE, ours.Setting(database=False)), amux(FULL, ours.Setting())]
     if tools.portkey:
         found.append(_portkey(tools.portkey))
     if tools.litellm:
@@ -88,8 +91,7 @@ def amux(name: str, setting: ours.Setting, *, watched: bool = False) -> Contesta
         keys = place.folder / ours.KEYS if setting.keys else None
         return _ask(place.url, place.cell, MODEL, {"authorization": f"Bearer {ours.KEY}"}, keys)
 
-    root = os.fspath(Path(__file__).parents[2])
-    return Contestant(name=name, start=start, ask=ask, variables={"PYTHONPATH": root}, cores=setting.workers)
+    return Contestant(name=name, start=start, ask=ask, variables={"PYTHONPATH": ROOT}, cores=setting.workers)
 
 
 def _nginx(program: Path, name: str, how: str) -> Contestant:
@@ -105,6 +107,22 @@ def _nginx(program: Path, name: str, how: str) -> Contestant:
         return _ask(f"http://127.0.0.1:{place.port}{path}", place.cell, place.cell.body.model)
 
     return Contestant(name=name, start=start, ask=ask)
+
+
+def _through() -> Contestant:
+    """The server and the client that we use, with nothing between them: the floor of the design."""
+
+    def start(place: Place) -> list[str | Path]:
+        options = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--log-level", "warning"]
+        # `env`, as where the upstream is differs from one place to the next
+        upstream = f"{UPSTREAM}={place.upstream}{GENERATIONS}"
+        program = [sys.executable, "-m", "uvicorn", "benchmarks.peers.through:app"]
+        return ["env", upstream, *program, *options, "--port", str(place.port)]
+
+    def ask(place: Place) -> Ask:
+        return _ask(place.url, place.cell, place.cell.body.model)
+
+    return Contestant(name=THROUGH, start=start, ask=ask, variables={"PYTHONPATH": ROOT})
 
 
 PROXY: Final = """
