@@ -1,10 +1,12 @@
 """Connections to SQLite and PostgreSQL, with what makes a commit durable asserted, and no wait without an end."""
 
+import random as chance
+import sqlite3
 import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -23,6 +25,7 @@ CONNECT: Final = 3  # seconds to reach a server
 STATEMENT: Final = 10  # seconds for one statement
 STUCK: Final = 3  # seconds after which a transaction whose process does nothing is ended, and its locks are free
 MAKING: Final = 60  # seconds for others to make the tables
+AGAIN: Final = (0.0002, 0.001)  # seconds between two looks at SQLite's lock, by chance
 READERS: Final = 5  # connections that only read
 SCHEMA_LOCK: Final = 0x616D7578  # of PostgreSQL's advisory locks, while tables are made
 
@@ -87,7 +90,7 @@ def is_away(exc: Exception) -> bool:
 
 def _sqlite_code(exc: DBAPIError) -> int | None:
     code: int | None = getattr(exc.orig, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF  # without what extends it
+    return None if code is None else code & _KIND
 
 
 def _is_locked(exc: DBAPIError) -> bool:
@@ -138,9 +141,35 @@ def _sqlite(url: URL, lock: float) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+        if _writes(connection):
+            _begin_to_write(connection, lock)
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _begin_to_write(connection: sa.Connection, lock: float) -> None:
+    """Begin as soon as no other process writes, looking again and again.
+
+    SQLite by itself looks ten times a second in the end: beside others that write all the time, one would wait for
+    seconds, and two processes would do less than one.
+    """
+    raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    if _ASKS not in connection.info:
+        raw.execute("PRAGMA busy_timeout=0")
+        connection.info[_ASKS] = True
+    last = time.monotonic() + lock
+    while time.monotonic() < last:
+        try:
+            raw.execute(_BEGIN)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & _KIND not in _SQLITE_LOCKED:
+                break
+            time.sleep(chance.uniform(*AGAIN))
+        else:
+            return
+    connection.exec_driver_sql(_BEGIN)  # its failure is told as that of any statement
 
 
 def _writes(connection: sa.Connection) -> bool:
@@ -211,6 +240,9 @@ _CONFLICTS: Final = (  # of PostgreSQL
     "40P01",  # deadlock
     "23505",  # two made the same row
 )
+_BEGIN: Final = "BEGIN IMMEDIATE"
+_ASKS: Final = "amux_asgi asks for the lock itself"  # of a connection
+_KIND: Final = 0xFF  # of SQLite's error codes, without what extends them
 _SQLITE_LOCKED: Final = (5, 6)  # busy, locked
 _SQLITE_AWAY: Final = (
     *_SQLITE_LOCKED,
