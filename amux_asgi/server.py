@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -32,6 +33,7 @@ from amux_asgi.signals import Signals, Stoppable
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
 PIECE: Final = 262_144  # bytes handed to a connection at once
+SWITCH: Final = 0.0002  # seconds that one thread may keep the interpreter while another waits for it
 COLLECT: Final = 10_000  # objects that come to be, less those that go, until cycles among them are looked for
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
@@ -268,6 +270,7 @@ def _served(factory: str, drain: float) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
     made = make()
     _spare_collections()
+    sys.setswitchinterval(SWITCH)  # with Python's 5 ms, who writes to the database holds its lock for that much longer
     app = Answers(made)
     return Signals(app, made, drain=drain) if isinstance(made, Stoppable) else app
 
