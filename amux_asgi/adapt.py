@@ -12,7 +12,6 @@ from amux_asgi.errors import InvalidRequestError
 from amux_asgi.explain import check
 from amux_asgi.routing import Candidate, Channel
 from amux_asgi.schema import BAD_JSON, NOTHING, GenerationRequest, Json, fields_of
-from amux_asgi.spec import ModelSpec
 from amux_asgi.words import as_object, quote
 
 COUNTS: Final = frozenset(
@@ -28,43 +27,60 @@ MODELS: Final = frozenset({"deployment", "deploymentid", "engine", "modelid", "m
 """Other names for `model`, refused for the same reason."""
 
 LONGEST: Final = 1000  # characters of a report
-_OF_STREAMS: Final = ("partial_images", "stream")  # previews cost tokens, and only a stream shows them
 
 
-def adapt(request: GenerationRequest, candidate: Candidate, spec: ModelSpec | None) -> Fitted:
+def adapt(request: GenerationRequest, candidate: Candidate) -> Fitted:
     """Fit a request that is valid for a candidate's model to the candidate's channel.
 
     Raises:
         InvalidRequestError: it says what this channel cannot do, and what must not be dropped.
     """
-    channel = candidate.channel
+    channel, spec = candidate.channel, candidate.spec
     adapter = channel.adapter
-    _refuse_aliases(request, adapter.fields)
-    request = _counted(request, adapter)
-    unsaid = {name for name in adapter.ignores if getattr(request, name) is not None}
-    changes = [f"{name}: dropped" for name in sorted(unsaid)]
-    is_streamed = bool(request.stream and candidate.streams)  # otherwise we make a stream of what comes
-    if not is_streamed:
-        unsaid.update(name for name in _OF_STREAMS if getattr(request, name) is not None)
-        changes += ["partial_images: dropped"] if request.partial_images else []
-    forms = forms_of(channel, spec)
-    if len(forms) == 1:
-        unsaid.add("response_format")  # it has no choice; delivery makes one form of the other
-    elif request.stream and not is_streamed and request.response_format is None:
-        request = replace(request, response_format="b64_json")  # the form of a stream's events
-    extra = {name: value for name, value in request.extra.items() if _is_forwarded(name, channel)}
-    changes += [f"{name}: dropped" for name in request.extra if name not in extra]
-    foreign = _take_foreign(extra, adapter)
-    changes += [f"{name}: dropped" for name in foreign]
-    if unsaid or foreign or len(extra) < len(request.extra):
-        request = replace(request, extra=extra, **dict.fromkeys(unsaid))
-    if channel.rehost and len(forms) > 1:
+    if request.extra:
+        _refuse_aliases(request, adapter.fields)
+        request = _counted(request, adapter)
+    request, changes = _without_unsaid(request, candidate)
+    if request.extra:
+        request, dropped = _forwarded(request, channel)
+        changes += dropped
+    if channel.rehost and len(candidate.forms) > 1:
         request = replace(request, response_format="b64_json")  # to be hosted, without a fetch
     if adapter.fit is None:
         sure = spec is None or not spec.snaps
         return Fitted(request=request, changes=tuple(changes), per_ask=adapter.max_images, sure=sure)
     fitted = adapter.fit(candidate.rules, request)
-    return replace(fitted, changes=(*changes, *fitted.changes))
+    return replace(fitted, changes=(*changes, *fitted.changes)) if changes else fitted
+
+
+def _without_unsaid(request: GenerationRequest, candidate: Candidate) -> tuple[GenerationRequest, list[str]]:
+    """Leave out what cannot be said upstream, and what needs not be; report the former."""
+    said: dict[str, Json] = {}  # in the place of what the client says
+    changes: list[str] = []
+    for name in candidate.channel.adapter.ignores:
+        if getattr(request, name) is not None:
+            said[name] = None
+            changes.append(f"{name}: dropped")
+    changes.sort()
+    is_streamed = request.stream and candidate.streams  # otherwise we make a stream of what comes
+    if not is_streamed and (request.stream is not None or request.partial_images is not None):
+        said["stream"] = said["partial_images"] = None  # previews cost tokens, and only a stream shows them
+        changes += ["partial_images: dropped"] if request.partial_images else []
+    if len(candidate.forms) == 1:
+        if request.response_format is not None:
+            said["response_format"] = None  # it has no choice; delivery makes one form of the other
+    elif request.stream and not is_streamed and request.response_format is None:
+        said["response_format"] = "b64_json"  # the form of a stream's events
+    return replace(request, **said) if said else request, changes
+
+
+def _forwarded(request: GenerationRequest, channel: Channel) -> tuple[GenerationRequest, list[str]]:
+    """Keep those of the fields that are not OpenAI's which this channel may be told; report the others."""
+    extra = {name: value for name, value in request.extra.items() if _is_forwarded(name, channel)}
+    changes = [f"{name}: dropped" for name in request.extra if name not in extra]
+    foreign = _take_foreign(extra, channel.adapter)
+    changes += [f"{name}: dropped" for name in foreign]
+    return replace(request, extra=extra) if changes else request, changes
 
 
 def report(changes: tuple[str, ...]) -> str:
@@ -153,10 +169,3 @@ def _refuse_aliases(request: GenerationRequest, known: frozenset[str]) -> None:
 def _plain(name: str) -> str:
     """Write every spelling of a name alike."""
     return name.lower().replace("_", "").replace("-", "")
-
-
-def forms_of(channel: Channel, spec: ModelSpec | None) -> tuple[str, ...]:
-    """Say in which forms a channel can answer."""
-    if spec is not None and "response_format" not in spec.fields:
-        return (spec.response_format,)
-    return channel.adapter.forms

@@ -99,7 +99,7 @@ def fit(candidate: Candidate, request: GenerationRequest, *, strict: bool) -> Ch
     Raises:
         InvalidRequestError: the candidate cannot be asked this; strict, not exactly this.
     """
-    adapted = adapt(request, candidate, candidate.spec)
+    adapted = adapt(request, candidate)
     if strict:
         refuse_changes(adapted.changes)
     return Choice(candidate, adapted)

@@ -115,7 +115,7 @@ class Planner:
             terms=terms,
             first=first,
             others=tuple(candidates[1:]),
-            cost=self._cost(model, candidates, body, first),
+            cost=self._cost(model, first, candidates[1:], body),
             resting=self._resting(candidates, body),
         )
         if terms.max_cost is not None:
@@ -136,13 +136,18 @@ class Planner:
 
     def _candidates(self, model: str) -> Iterator[list[Candidate]]:
         """Give those that come first, up to so many open ones that no request needs more; only then all others too."""
+        if (only := self._routes.only(model)) is not None:
+            yield [only]
+            return
         drawn = self._routes.candidates(model, turn=next(self._turns), random=self._random)
         found: list[Candidate] = []
         is_open: list[bool] = []
+        wanted = ENOUGH
         for candidate in drawn:
             found.append(candidate)
             is_open.append(self._health.is_open(candidate.seat))
-            if sum(is_open) == ENOUGH:
+            wanted -= is_open[-1]
+            if not wanted:
                 break
         yield self._open_first(found, is_open)
         if rest := list(drawn):
@@ -171,9 +176,9 @@ class Planner:
         seat = candidates[0].seat
         if self._health.is_open(seat) or self._health.is_left(seat):
             return None
-        kinds = {_kind(candidate): candidate for candidate in candidates}
+        kinds = {candidate.kind: candidate for candidate in candidates}
         able = {kind for kind, candidate in kinds.items() if _asked(candidate, body) is not None}
-        return self._health.refusal([candidate.seat for candidate in candidates if _kind(candidate) in able])
+        return self._health.refusal([candidate.seat for candidate in candidates if candidate.kind in able])
 
     def _range(self, model: str, choice: Choice) -> Range | None:
         candidate = choice.candidate
@@ -181,24 +186,18 @@ class Planner:
             model, candidate.model, choice.adapted.request, rules=candidate.rules, sure=choice.adapted.sure
         )
 
-    def _cost(self, model: str, candidates: Iterable[Candidate], body: Body, first: Choice) -> Range | None:
+    def _cost(self, model: str, first: Choice, others: Iterable[Candidate], body: Body) -> Range | None:
         """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""
-        kinds = {_kind(candidate): candidate for candidate in candidates if candidate is not first.candidate}
+        kinds = {other.kind: other for other in others}
+        kinds.pop(first.candidate.kind, None)
         if not kinds:
             return self._range(model, first)
-        kinds.pop(_kind(first.candidate), None)
         choices = [first, *(choice for other in kinds.values() if (choice := _asked(other, body)) is not None)]
         ranges = [self._range(model, choice) for choice in choices]
         if ranges[0] is None:
             return None
         known = [found for found in ranges if found is not None]
         return Range(least=min(found.least for found in known), most=max(found.most for found in known))
-
-
-def _kind(candidate: Candidate) -> tuple[str, str, str, str]:
-    """Give what a request is fitted to: candidates that share it are asked the same."""
-    channel = candidate.channel
-    return channel.adapter.name, candidate.model, candidate.rules, channel.unknown_fields
 
 
 def _asked(candidate: Candidate, body: Body) -> Choice | None:

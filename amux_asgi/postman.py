@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import partial
 from typing import Final
 
-from amux_asgi.adapt import forms_of
 from amux_asgi.asking import Sent
 from amux_asgi.delivering import Deliverer
 from amux_asgi.delivery import BASE64, HOUR, URL, Wish, check_form, form_of, handed_on
@@ -42,8 +41,8 @@ class Postman:
         """
         candidate = plan.first.candidate
         wish = self._wish(plan, candidate)
-        check_form(wish, _forms(candidate))
-        if wish.form != URL or (URL in _forms(candidate) and wish.hands_on):
+        check_form(wish, candidate.forms)
+        if wish.form != URL or (URL in candidate.forms and wish.hands_on):
             return nullcontext()
         return self._room(USUAL * (plan.first.adapted.request.n or 1), runtime)
 
@@ -59,7 +58,7 @@ class Postman:
     def can_deliver(self, plan: Plan, candidate: Candidate) -> bool:
         """Tell whether this candidate's pictures could be given in the form that is wanted."""
         try:
-            check_form(self._wish(plan, candidate), _forms(candidate))
+            check_form(self._wish(plan, candidate), candidate.forms)
         except InvalidRequestError:
             return False
         return True
@@ -107,7 +106,3 @@ class Postman:
 
     def _base(self, plan: Plan) -> str | None:
         return self._public_url or plan.terms.mount
-
-
-def _forms(candidate: Candidate) -> tuple[str, ...]:
-    return forms_of(candidate.channel, candidate.spec)

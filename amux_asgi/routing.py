@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, Final, Literal
@@ -52,33 +52,33 @@ class Channel(Struct, frozen=True, kw_only=True, eq=False):
         yield from (text for text in known if len(text) >= SHORTEST_SECRET)
 
 
-class Candidate(Struct, frozen=True):
-    """One attempt that could be made."""
+class Candidate:
+    """One attempt that could be made, and what is known of all that go this way: made once, and never changed.
 
-    channel: Channel
-    model: str  # the upstream's name
-    credential: str  # empty where the upstream wants none
-    rules: str  # the catalogue's name of the model
+    `model` is the upstream's name; `credential` is empty where the upstream wants none; `rules` is the catalogue's name
+    of the model. Its health is known by its `seat`. `spec` is what the model takes through this channel, `None` if
+    nobody knows; `streams` tells whether the model itself can be asked for a stream there, `forms` in which forms it
+    can answer. Candidates of one `kind` are asked the same for a request.
+    """
 
-    @property
-    def seat(self) -> Seat:
-        """What its health is known by."""
-        return self.channel.name, self.credential, self.model
-
-    @property
-    def spec(self) -> ModelSpec | None:
-        """What the model takes through this channel; `None` if nobody knows."""
-        return _spec(self.rules, self.channel.adapter.spec)
-
-    @property
-    def streams(self) -> bool:
-        """Tell whether the model itself can be asked for a stream through this channel."""
-        spec = self.spec
-        return self.channel.adapter.hear is not None and (spec is None or "stream" in spec.fields)
+    def __init__(self, channel: Channel, model: str, credential: str, rules: str) -> None:
+        adapter = channel.adapter
+        self.channel: Channel = channel
+        self.model: str = model
+        self.credential: str = credential
+        self.rules: str = rules
+        self.seat: Seat = (channel.name, credential, model)
+        self.spec: ModelSpec | None = _spec(rules, adapter.spec)
+        self.streams: bool = adapter.hear is not None and (self.spec is None or "stream" in self.spec.fields)
+        self.forms: tuple[str, ...] = _forms(adapter, self.spec)
+        self.kind: tuple[str, str, str, str] = (adapter.name, model, rules, channel.unknown_fields)
 
 
 class Routes:
-    """All channels, indexed by model, so that a look-up costs the same with one channel as with a thousand."""
+    """All channels, indexed by model, so that a look-up costs the same with one channel as with a thousand.
+
+    `models` are all that a client can name, in the order of the configuration.
+    """
 
     def __init__(self, channels: Iterable[Channel]) -> None:
         self.channels: tuple[Channel, ...] = tuple(channels)
@@ -90,11 +90,8 @@ class Routes:
             for model in channel.models:
                 serving.setdefault(model, []).append(_serving(channel, model))
         self._tiers = {model: _tiers(all_of_them) for model, all_of_them in serving.items()}
-
-    @property
-    def models(self) -> Iterable[str]:
-        """Every model that a client can name, in the order of the configuration."""
-        return self._tiers.keys()
+        self.models: Collection[str] = self._tiers.keys()
+        self._only = {model: ones[0].ways[0] for model, ones in serving.items() if len(ones) == len(ones[0].ways) == 1}
 
     def candidates(self, model: str, *, turn: int, random: Callable[[], float]) -> Iterator[Candidate]:
         """Give what could be tried for a model, best first; nothing for a model that nobody serves.
@@ -108,6 +105,10 @@ class Routes:
                 first = turn % len(ways)
                 yield from ways[first:]
                 yield from ways[:first]
+
+    def only(self, model: str) -> Candidate | None:
+        """Give what serves a model alone; `None` where there is a choice, or nobody."""
+        return self._only.get(model)
 
     def usual(self, model: str) -> Candidate:
         """Give what is tried first most often for a model that is served."""
@@ -145,13 +146,21 @@ class _Tier:
             drawn.add(index)
             yield self.serving[index]
         left = [one for i, one in enumerate(self.serving) if i not in drawn]
-        yield from sorted(left, key=lambda one: random() ** (1 / one.channel.weight), reverse=True)
+        if len(left) > 1:
+            left.sort(key=lambda one: random() ** (1 / one.channel.weight), reverse=True)
+        yield from left
 
 
-@lru_cache(4096)  # of as many models; each request asks several times
+@lru_cache(4096)  # so that as many channels as serve a model share it
 def _spec(rules: str, widened: Callable[[ModelSpec], ModelSpec] | None) -> ModelSpec | None:
     spec = find(rules)
     return spec if spec is None or widened is None else widened(spec)
+
+
+def _forms(adapter: Adapter, spec: ModelSpec | None) -> tuple[str, ...]:
+    if spec is not None and "response_format" not in spec.fields:
+        return (spec.response_format,)
+    return adapter.forms
 
 
 def _serving(channel: Channel, model: str) -> _Serving:

@@ -104,7 +104,7 @@ def _becomes(candidate: Candidate, name: str, value: Any) -> bool:
     else:
         return False
     try:
-        fitted = adapt(parse(request, candidate.spec), candidate, candidate.spec)
+        fitted = adapt(parse(request, candidate.spec), candidate)
     except InvalidRequestError:
         return False
     return f"{name}: dropped" not in fitted.changes
@@ -115,7 +115,7 @@ def _word(becomes: list[bool]) -> str:
 
 
 def _at_once(candidate: Candidate) -> int:
-    most = adapt(GenerationRequest(prompt="a cat"), candidate, candidate.spec).per_ask
+    most = adapt(GenerationRequest(prompt="a cat"), candidate).per_ask
     entry = CATALOGUE.get(candidate.model)
     return most if entry is None else min(most, entry.spec.n_max)
 
