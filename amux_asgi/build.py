@@ -20,8 +20,9 @@ from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig, Pric
 from amux_asgi.credentials import exchanges_of, read_credentials
 from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
 from amux_asgi.models import CATALOGUE
-from amux_asgi.pricing import NANO, Priced, Prices, parse_dollars
+from amux_asgi.pricing import NANO, Prices, parse_dollars
 from amux_asgi.quota import Opening, account_wallet, budget_wallet
+from amux_asgi.rates import Priced
 from amux_asgi.routing import Channel
 from amux_asgi.toml_lines import Path as Where
 

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from amux_asgi.catalogue._base import ALL_FIELDS
 from amux_asgi.explain import N_MAX
 from amux_asgi.models import CATALOGUE, find
-from amux_asgi.pricing import Prices, Range, dollars
+from amux_asgi.pricing import Prices, dollars
+from amux_asgi.rates import Range
 from amux_asgi.routing import Candidate
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.spec import ModelSpec, Pixels
@@ -92,7 +93,8 @@ def _price(model: str, candidate: Candidate, prices: Prices) -> Price | None:
         for size, quality in product(sizes, qualities)
         if "auto" not in (size, quality)
     ]
-    spans = [prices.estimate(model, candidate.model, form, rules=candidate.rules) for form in forms]
+    rate = prices.rate(model, candidate.model, candidate.rules)
+    spans = [rate.estimate(form) for form in forms]
     known: list[Range] = [span for span in spans if span is not None]
     if not known:
         return None

@@ -24,8 +24,9 @@ from amux_asgi.jobs import Outcome
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Plan, Planner, Terms
 from amux_asgi.postman import Postman
-from amux_asgi.pricing import Prices, Range
+from amux_asgi.pricing import Prices
 from amux_asgi.quota import Answer, Attempt, Ledger, MemoryLedger, Order
+from amux_asgi.rates import Range
 from amux_asgi.routing import Routes
 from amux_asgi.runtime import Runtime, Runtimes
 from amux_asgi.schema import GenerationRequest, ImagesResponse, encode_response
@@ -262,10 +263,9 @@ class Gateway:
         try:
             sent = await self._sender.send(sending, job.runtime)
             images = await self._deliver(plan, deadline, order.id, job, sent)
-            price = self._settler.price(plan, sent, images)
+            price, settlement = self._settler.settled(plan, sent, len(images.data), attempts)
             made = self._made(order, sent, images, price, attempts, admitted.standings)
             answer = job.work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
-            settlement = self._settler.settlement(sent, len(images.data), price or 0, attempts)
             await capture(ledger, order, settlement, job.work.with_capture(answer))
             settled = True
         except GatewayError as error:
@@ -336,9 +336,8 @@ class Gateway:
         if plan.cost is None:
             return True
         candidate, adapted = choice.candidate, choice.adapted
-        found = self._prices.estimate(
-            plan.model, candidate.model, adapted.request, rules=candidate.rules, sure=adapted.sure
-        )
+        rate = self._prices.rate(plan.model, candidate.model, candidate.rules)
+        found = rate.estimate(adapted.request, sure=adapted.sure)
         return found is not None and found.most <= plan.cost.most
 
     def _made(  # noqa: PLR0913, PLR0917, all that is known of it

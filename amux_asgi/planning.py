@@ -21,7 +21,8 @@ from amux_asgi.explain import parse
 from amux_asgi.health import Health
 from amux_asgi.idempotency import Ask
 from amux_asgi.keys import Principal
-from amux_asgi.pricing import Prices, Range, dollars
+from amux_asgi.pricing import Prices, dollars
+from amux_asgi.rates import Range
 from amux_asgi.routing import Candidate, Routes
 from amux_asgi.schema import GenerationRequest
 from amux_asgi.words import quote
@@ -181,10 +182,9 @@ class Planner:
         return self._health.refusal([candidate.seat for candidate in candidates if candidate.kind in able])
 
     def _range(self, model: str, choice: Choice) -> Range | None:
-        candidate = choice.candidate
-        return self._prices.estimate(
-            model, candidate.model, choice.adapted.request, rules=candidate.rules, sure=choice.adapted.sure
-        )
+        candidate, adapted = choice.candidate, choice.adapted
+        rate = self._prices.rate(model, candidate.model, candidate.rules)
+        return rate.estimate(adapted.request, sure=adapted.sure)
 
     def _cost(self, model: str, first: Choice, others: Iterable[Candidate], body: Body) -> Range | None:
         """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""

@@ -9,7 +9,6 @@ from amux_asgi.errors import End, StorageUnavailableError
 from amux_asgi.planning import Plan
 from amux_asgi.pricing import NANO, Prices
 from amux_asgi.quota import Answer, Attempt, Ledger, Order, Settlement, account_wallet, fresh_id
-from amux_asgi.schema import ImagesResponse
 
 PREFIX: Final = "gen_"
 UNBOUNDED: Final = 1_000 * NANO  # held where nobody can say the most; only accounts without limit may ask for that
@@ -44,35 +43,37 @@ class Settler:
             request_id=plan.terms.request_id,
         )
 
-    def price(self, plan: Plan, sent: Sent, images: ImagesResponse) -> int | None:
-        """Say what it did cost; of what had a price, and gets none for its answer, the most.
+    def settled(
+        self, plan: Plan, sent: Sent, delivered: int, attempts: Sequence[Attempt]
+    ) -> tuple[int | None, Settlement]:
+        """Say what it did cost, `None` if nobody said what the model costs, and how it ended with so many pictures.
 
-        Of pictures that were made and cannot be delivered the client pays nothing, though their tokens are told in one.
+        Of what had a price, and gets none for its answer, the price is the most. Of pictures that were made and cannot
+        be delivered the client pays nothing, though their tokens are told in one.
         """
         candidate, adapted = sent.choice.candidate, sent.choice.adapted
-        price = self._prices.cost(
-            plan.model, candidate.model, adapted.request, sent.images, rules=candidate.rules, sure=adapted.sure
-        )
-        made, delivered = len(sent.images.data), len(images.data)
-        most = None if plan.cost is None else -(-plan.cost.most * made // (plan.request.n or 1))
-        price = most if price is None else price
-        return price if price is None or delivered == made else -(-price * delivered // made)
-
-    def settlement(self, sent: Sent, delivered: int, price: int, attempts: Iterable[Attempt]) -> Settlement:
-        """Say how it ended with pictures."""
-        candidate, request = sent.choice.candidate, sent.choice.adapted.request
-        usage = sent.images.tokens()
-        cost = self._vendors.cost(candidate.rules, candidate.rules, request, sent.images)
-        told = Settlement(
+        images, usage = sent.images, sent.images.tokens()
+        ours = self._prices.rate(plan.model, candidate.model, candidate.rules)
+        theirs = self._vendors.rate(candidate.rules, candidate.rules)
+        cost = theirs.cost(adapted.request, images, usage)
+        price = cost
+        if ours.priced is not theirs.priced or not adapted.sure:
+            price = ours.cost(adapted.request, images, usage, sure=adapted.sure)
+        made = len(images.data)
+        if price is None and plan.cost is not None:
+            price = -(-plan.cost.most * made // (plan.request.n or 1))
+        if price is not None and delivered < made:
+            price = -(-price * delivered // made)
+        return price, Settlement(
             ended=self._now(),
-            charged=price,
-            cost=cost,
+            charged=price or 0,
+            cost=None if any(attempt.end == _UNKNOWN for attempt in attempts) else cost,
             channel=candidate.channel.name,
+            attempts=tuple(attempts),
             images=delivered,
-            input_tokens=_counted(usage and usage.input_tokens),
-            output_tokens=_counted(usage and usage.output_tokens),
+            input_tokens=0 if usage is None else _counted(usage.input_tokens),
+            output_tokens=0 if usage is None else _counted(usage.output_tokens),
         )
-        return self.joined([told], attempts)
 
     def joined(self, parts: Sequence[Settlement], attempts: Iterable[Attempt]) -> Settlement:
         """Say how it ended with the pictures of all parts, or with none of any."""
@@ -80,7 +81,7 @@ class Settler:
         ends = {attempt.end for attempt in attempts}
         costs = [part.cost for part in parts]
         known = [cost for cost in costs if cost is not None]
-        unknown = End.UNKNOWN.value in ends if parts else bool(ends.intersection(MAYBE_PAID))
+        unknown = _UNKNOWN in ends if parts else bool(ends.intersection(MAYBE_PAID))
         return Settlement(
             ended=self._now(),
             charged=sum(part.charged for part in parts),
@@ -117,9 +118,10 @@ async def check_unlimited(ledger: Ledger, plan: Plan) -> None:
         raise plan.unpriced()
 
 
-def _counted(tokens: int | None) -> int:
+def _counted(tokens: int) -> int:
     """Take an upstream's count only if it can be one."""
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else 0
+    return tokens if 0 <= tokens <= _MOST_TOKENS else 0
 
 
+_UNKNOWN: Final = End.UNKNOWN.value
 _MOST_TOKENS: Final = 10**12

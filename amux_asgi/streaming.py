@@ -129,11 +129,10 @@ class Streamer:
         self._stream.changes = choice.adapted.changes
 
     async def _take(self, sent: Sent, images: ImagesResponse) -> None:
-        price = self._settler.price(self._plan, sent, images)
+        price, part = self._settler.settled(self._plan, sent, len(images.data), ())
         self._is_priced &= price is not None
         if any(image.url is not UNSET for image in images.data):
             self._life = URL_LIFE
-        part = self._settler.settlement(sent, len(images.data), price or 0, ())
         parts = [*self._all_parts(), part]
         events = completed_events(images, sent.choice.shown, now=self._seconds(), x_amux=self._said(sent.choice, parts))
         self._waiting.append(_Finished(part, events))

@@ -41,6 +41,7 @@ RULES: Final = (
     "adapters",
     "models",
     "tokens",
+    "rates",
     "pricing",
     "resting",
     "health",

@@ -14,7 +14,8 @@ from amux_asgi.catalogue._base import ANY, ImagePrices, TokenPrices
 from amux_asgi.catalogue.openai import FREE
 from amux_asgi.explain import parse
 from amux_asgi.models import CATALOGUE
-from amux_asgi.pricing import ABSURD, LARGEST, NANO, TEXT_OUT, Prices, Range, dollars, parse_dollars
+from amux_asgi.pricing import NANO, Prices, dollars, parse_dollars
+from amux_asgi.rates import ABSURD, LARGEST, TEXT_OUT, Range, Rate
 from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.tokens import PARTIAL, fixed_size_tokens, free_size_bounds, free_size_tokens
 
@@ -49,6 +50,10 @@ def usage_of(text: int, image_out: int, text_out: int = 0, *, details: bool = Tr
         "total_tokens": text + image_out + text_out,
     }
     return told | ({"output_tokens_details": {"image_tokens": image_out, "text_tokens": text_out}} if details else {})
+
+
+def charge(rate: Rate, request: GenerationRequest, images: ImagesResponse, *, sure: bool = True) -> int | None:
+    return rate.cost(request, images, images.tokens(), sure=sure)
 
 
 def tokens_of(model: str, size: str, quality: str) -> int | None:
@@ -129,7 +134,7 @@ def test_what_it_did_cost_is_between_the_least_and_the_most(data: st.DataObject,
     request = data.draw(requests(upstream))
     images = data.draw(honest(upstream, request))
 
-    span, cost = prices.estimate(model, upstream, request), prices.cost(model, upstream, request, images)
+    span, cost = prices.rate(model, upstream).estimate(request), charge(prices.rate(model, upstream), request, images)
 
     if span is not None:
         assert cost is not None
@@ -157,7 +162,7 @@ def test_no_answer_is_charged_below_zero_or_above_what_can_be_stored(
     """Whatever the upstream says, the charge is a sum of money; and where there is a price, nothing is free."""
     request = data.draw(requests(upstream)) if upstream in CATALOGUE else ask(size="1024x1024", quality="low")
 
-    span, cost = OWN.estimate(model, upstream, request), OWN.cost(model, upstream, request, images)
+    span, cost = OWN.rate(model, upstream).estimate(request), charge(OWN.rate(model, upstream), request, images)
 
     assert span is None or 0 < span.least <= span.most <= LARGEST
     assert cost is None or 0 < cost <= LARGEST
@@ -184,9 +189,9 @@ def test_a_usage_that_cannot_be_true_is_not_used(wrong: dict[str, Any]) -> None:
     request = ask(model="gpt-image-2", size="1024x1024", quality="medium")
     images = answer(1, usage_of(5, 1756) | wrong)
 
-    cost = PRICES.cost("gpt-image-2", "gpt-image-2", request, images)
+    cost = charge(PRICES.rate("gpt-image-2", "gpt-image-2"), request, images)
 
-    assert cost == PRICES.cost("gpt-image-2", "gpt-image-2", request, answer(1))
+    assert cost == charge(PRICES.rate("gpt-image-2", "gpt-image-2"), request, answer(1))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,7 @@ def test_tokens_are_charged_by_what_they_are_of(model: str, fields: dict[str, An
     """Text and pictures have their own prices, in and out."""
     images = answer(2, usage)
 
-    cost = PRICES.cost(model, model, ask(n=2, **fields), images)
+    cost = charge(PRICES.rate(model, model), ask(n=2, **fields), images)
 
     assert cost == parse_dollars(price)
 
@@ -244,7 +249,7 @@ def test_a_request_is_held_at_the_most_it_can_cost(model: str, fields: dict[str,
     """What the model chooses counts as the dearest; what it leaves out costs its default."""
     request = ask(**fields)
 
-    span = PRICES.estimate(model, model, request)
+    span = PRICES.rate(model, model).estimate(request)
 
     assert span == Range(parse_dollars(least), parse_dollars(most))
 
@@ -264,7 +269,7 @@ def test_what_nobody_knows_the_price_of_has_none(model: str, fields: dict[str, A
     """Never a guess that is too low."""
     request = ask(**fields)
 
-    span, cost = PRICES.estimate(model, model, request), PRICES.cost(model, model, request, answer(1))
+    span, cost = PRICES.rate(model, model).estimate(request), charge(PRICES.rate(model, model), request, answer(1))
 
     assert span is cost is None
 
@@ -274,10 +279,10 @@ def test_an_operators_own_price_covers_what_has_none() -> None:
     prices = Prices({"mine": ImagePrices(flat=NANO), "gpt-image-2.5-flare": ImagePrices(flat=2 * NANO)})
     request = ask(quality="max", output_format="svg", n=2)
 
-    spans = [prices.estimate(model, "gpt-image-2.5-flare", request) for model in ("mine", "other")]
+    spans = [prices.rate(model, "gpt-image-2.5-flare").estimate(request) for model in ("mine", "other")]
 
     assert spans == [Range(NANO, 2 * NANO), Range(2 * NANO, 4 * NANO)]
-    assert prices.cost("mine", "gpt-image-2.5-flare", request, answer(5)) == 2 * NANO
+    assert charge(prices.rate("mine", "gpt-image-2.5-flare"), request, answer(5)) == 2 * NANO
 
 
 TABLE = Prices({"m": ImagePrices(prices={("1x1", "low"): 1, ("1x1", "high"): 3, ("2x2", "low"): 2, ("2x2", "x"): 9})})
@@ -298,7 +303,7 @@ def test_a_table_prices_its_rows_only(size: str | None, quality: str | None, spa
     """A row that is missing has no price; what the model chooses is the dearest row that fits."""
     request = ask(size=size, quality=quality)
 
-    found = TABLE.estimate("m", "own", request)
+    found = TABLE.rate("m", "own").estimate(request)
 
     assert found == (None if span is None else Range(*span))
 
@@ -319,7 +324,7 @@ def test_a_picture_costs_what_the_answer_says_it_is(
     """Else what was asked for, else the dearest; pictures that did not come cost nothing."""
     request = ask(n=4, size=asked[0], quality=asked[1])
 
-    cost = TABLE.cost("m", "own", request, answer(2, size=told[0], quality=told[1]))
+    cost = charge(TABLE.rate("m", "own"), request, answer(2, size=told[0], quality=told[1]))
 
     assert cost == 2 * each
 
@@ -328,7 +333,7 @@ def test_tokens_nobody_told_are_those_of_the_pictures() -> None:
     """Without a usage: the published count, and a token for each byte of the prompt."""
     request = ask(size="auto", quality="auto", n=3)
 
-    cost = PRICES.cost("gpt-image-2", "gpt-image-2", request, answer(2, size="1254x1254", quality="low"))
+    cost = charge(PRICES.rate("gpt-image-2", "gpt-image-2"), request, answer(2, size="1254x1254", quality="low"))
 
     assert cost == 2 * ((free_size_tokens(1254, 1254, "low") or 0) * 30_000 + 5 * 5_000)
 
@@ -338,12 +343,12 @@ def test_a_charge_that_cannot_be_stored_is_not_made() -> None:
     usage = usage_of(1, 2_000_000)
     small, large = ask(size="1024x1024", quality="low"), ask(size="auto", quality="high", n=10, prompt="x" * 900_000)
 
-    cost = OWN.cost("dear", "gpt-image-2", small, answer(1, usage))
+    cost = charge(OWN.rate("dear", "gpt-image-2"), small, answer(1, usage))
 
-    assert cost == OWN.cost("dear", "gpt-image-2", small, answer(1))
+    assert cost == charge(OWN.rate("dear", "gpt-image-2"), small, answer(1))
     assert cost is not None
-    assert OWN.cost("dear", "gpt-image-2", large, answer(10)) is None
-    assert OWN.estimate("dear", "gpt-image-2", large) is None
+    assert charge(OWN.rate("dear", "gpt-image-2"), large, answer(10)) is None
+    assert OWN.rate("dear", "gpt-image-2").estimate(large) is None
 
 
 @pytest.mark.parametrize("size", ["5000x1000", "3000x900", "16x16", "nonsense"])
@@ -351,9 +356,9 @@ def test_a_size_that_cannot_be_is_not_believed(size: str) -> None:
     """A tiny picture would be cheap: the one that was asked for counts."""
     request = ask(size="1024x1024", quality="low")
 
-    cost = PRICES.cost("gpt-image-2", "gpt-image-2", request, answer(1, size=size))
+    cost = charge(PRICES.rate("gpt-image-2", "gpt-image-2"), request, answer(1, size=size))
 
-    assert cost == PRICES.cost("gpt-image-2", "gpt-image-2", request, answer(1))
+    assert cost == charge(PRICES.rate("gpt-image-2", "gpt-image-2"), request, answer(1))
 
 
 @pytest.mark.parametrize("quality", ["low", "medium", "high"])
@@ -415,7 +420,7 @@ def test_text_of_half_a_character_is_counted() -> None:
     """A request made in code may hold a lone surrogate."""
     request = ask(prompt="\ud800", size="1024x1024", quality="low")
 
-    span = PRICES.estimate("gpt-image-1", "gpt-image-1", request)
+    span = PRICES.rate("gpt-image-1", "gpt-image-1").estimate(request)
 
     assert span == Range(272 * 40_000, 272 * 40_000 + 3 * 5_000)
 
@@ -443,12 +448,13 @@ def test_a_model_that_the_catalogue_has_under_another_name_is_priced_by_its_row(
     request = GenerationRequest(prompt="a cat", size="1024x1024", quality="low")
     prices = Prices()
 
-    assert prices.estimate("ours", "mine", request, rules="gpt-image-1") == prices.estimate(
-        "gpt-image-1", "gpt-image-1", request
-    )
+    assert prices.rate("ours", "mine", "gpt-image-1").estimate(request) == prices.rate(
+        "gpt-image-1", "gpt-image-1"
+    ).estimate(request)
     assert prices.can_be_held("ours", "mine", rules="gpt-image-1")
-    assert prices.estimate("ours", "mine", request) is None
-    assert Prices({"mine": ImagePrices(flat=7)}).estimate("ours", "mine", request, rules="gpt-image-1") == Range(7, 7)
+    assert prices.rate("ours", "mine").estimate(request) is None
+    own = Prices({"mine": ImagePrices(flat=7)})
+    assert own.rate("ours", "mine", "gpt-image-1").estimate(request) == Range(7, 7)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +474,7 @@ def test_a_row_may_stand_for_every_size_or_quality(
     """What has a row of its own goes by that."""
     prices = Prices({"m": ImagePrices(prices={(ANY, "extended"): 30, ("2K", ANY): 40, (ANY, "standard"): 15})})
 
-    assert prices.estimate("m", "m", GenerationRequest(prompt="x", size=size, quality=quality)) == Range(*span)
+    assert prices.rate("m", "m").estimate(GenerationRequest(prompt="x", size=size, quality=quality)) == Range(*span)
 
 
 @pytest.mark.parametrize(
@@ -485,19 +491,19 @@ def test_a_client_does_not_choose_the_price_where_nobody_knows_what_its_words_co
     """Through a relay, a vendor's model is held and charged at its dearest, unless the tokens tell."""
     prices = Prices()
     asked = GenerationRequest(prompt="x", **words)
-    dearest = prices.estimate(model, model, GenerationRequest(prompt="x", **most))
+    dearest = prices.rate(model, model).estimate(GenerationRequest(prompt="x", **most))
     picture = ImagesResponse(data=(Image(url="u"),))
-    unsure = prices.estimate(model, model, asked, sure=False)
+    unsure = prices.rate(model, model).estimate(asked, sure=False)
 
     assert dearest is not None
     assert unsure is not None
     assert unsure.most == dearest.most
-    charge = prices.cost(model, model, asked, picture, sure=False)
-    assert charge is not None
-    assert (prices.cost(model, model, asked, picture) or 0) < charge <= unsure.most
+    dear = charge(prices.rate(model, model), asked, picture, sure=False)
+    assert dear is not None
+    assert (charge(prices.rate(model, model), asked, picture) or 0) < dear <= unsure.most
     told = Prices({model: ImagePrices(prices={(words.get("size", "1x1"), ANY): 7})})
     asked = replace(asked, size=words.get("size", "1x1"))
-    assert told.estimate(model, model, asked, sure=False) == Range(7, 7)
+    assert told.rate(model, model).estimate(asked, sure=False) == Range(7, 7)
 
 
 def test_a_table_of_sizes_prices_no_model_whose_sizes_become_tiers() -> None:

@@ -267,7 +267,7 @@ def test_what_changes_the_price_is_known_before_it_is_held(
     model: str, extra: dict[str, Any], fields: dict[str, Any], price: tuple[int, int]
 ) -> None:
     """The least for one picture and the most for all, in tenths of a cent."""
-    cost = PRICES.estimate(model, model, fitted(model, extra, **fields).request)
+    cost = PRICES.rate(model, model).estimate(fitted(model, extra, **fields).request)
 
     assert cost is not None
     assert (cost.least, cost.most) == (price[0] * 1_000_000, price[1] * 1_000_000)
@@ -293,7 +293,10 @@ def test_what_it_did_cost_is_between_the_least_and_the_most(
     came = data.draw(st.integers(1, request.n or 1))
     images = ImagesResponse(data=(Image(url="https://oss.example/a.png"),) * came)
 
-    cost, bounds = PRICES.cost(model, model, request, images), PRICES.estimate(model, model, request)
+    cost, bounds = (
+        PRICES.rate(model, model).cost(request, images, images.tokens()),
+        PRICES.rate(model, model).estimate(request),
+    )
 
     assert cost is not None
     assert bounds is not None

@@ -327,7 +327,7 @@ def test_the_first_model_has_pixels_of_its_own(ratio: str, size: str) -> None:
 )
 def test_a_pictures_tokens_cost_its_published_price(model: str, tier: str, dollars: float) -> None:
     """Two published numbers that must be one."""
-    span = PRICES.estimate(model, model, fit(model, ask({"image_size": tier})).request)
+    span = PRICES.rate(model, model).estimate(fit(model, ask({"image_size": tier})).request)
 
     assert span is not None
     assert span.least / 10**9 == pytest.approx(dollars, abs=0.0006)
@@ -356,7 +356,10 @@ def test_what_it_did_cost_is_between_the_least_and_the_most(
     told = Raw(msgspec.json.encode(usage)) if data.draw(st.booleans()) else NOTHING
     images = ImagesResponse(data=(Image(url="x"),) * made, usage=told)
 
-    span, cost = PRICES.estimate(model, model, request), PRICES.cost(model, model, request, images)
+    span, cost = (
+        PRICES.rate(model, model).estimate(request),
+        PRICES.rate(model, model).cost(request, images, images.tokens()),
+    )
 
     assert span is not None
     assert cost is not None

@@ -266,11 +266,11 @@ def test_a_picture_has_one_price(model: str, cents: int) -> None:
     told = fitted(model=model, n=3, size="2048x2048").request
     made = ImagesResponse(data=tuple(_pictures(2)))
 
-    estimate = Prices().estimate(model, model, told)
+    estimate = Prices().rate(model, model).estimate(told)
 
     assert estimate is not None
     assert (estimate.least, estimate.most) == (cents * NANO // 100, 3 * cents * NANO // 100)
-    assert Prices().cost(model, model, told, made) == 2 * cents * NANO // 100
+    assert Prices().rate(model, model).cost(told, made, made.tokens()) == 2 * cents * NANO // 100
 
 
 def _pictures(count: int) -> Any:

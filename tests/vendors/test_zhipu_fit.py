@@ -245,7 +245,10 @@ def test_a_picture_has_one_price_whatever_its_size_and_quality(
     made = data.draw(st.integers(1, asked_for))
     images = ImagesResponse(data=(Image(url="https://cdn.example/a.png"),) * made)
 
-    held, cost = PRICES.estimate("m", model, request), PRICES.cost("m", model, request, images)
+    held, cost = (
+        PRICES.rate("m", model).estimate(request),
+        PRICES.rate("m", model).cost(request, images, images.tokens()),
+    )
 
     assert held
     assert (held.least * 1000, held.most * 1000) == (price * NANO, price * asked_for * NANO)
