@@ -1,16 +1,16 @@
 """Work that runs on, whoever leaves: once begun it ends by itself, and who asked for it only waits."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
 
 from amux_asgi.errors import GatewayError, UpstreamTimeoutError
+from amux_asgi.loops import Bell, Spawn, bell_here
 
 T = TypeVar("T")
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
-"""Starts a task that nobody awaits."""
 STOPPED: Final = "the gateway stopped before the picture was ready"
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
@@ -25,16 +25,15 @@ class Jobs:
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
-        self._running = 0
-        self._idle = anyio.Event()
+        self._running: set[Outcome[Any]] = set()
+        self._idle: anyio.Event | None = None  # of who waits for the end of all
 
     def begin(
         self, work: Callable[[], Awaitable[T]], ended: Callable[["Outcome[T]"], object] | None = None
     ) -> "Outcome[T]":
         """Begin the work; `ended` is told of its end, however it comes."""
         outcome: Outcome[T] = Outcome(ended)
-        self._running += 1
-        self._spawn(lambda: self._finish(work, outcome))
+        self._begin(work, outcome)
         return outcome
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -43,9 +42,11 @@ class Jobs:
         Raises:
             GatewayError: as the work does; `UpstreamTimeoutError` when it was cut off because the app stopped.
         """
-        outcome = self.begin(work)
+        bell = bell_here()
+        outcome: Outcome[T] = Outcome(bell=bell)
+        self._begin(work, outcome)
         try:
-            await outcome.done.wait()
+            await bell.wait()
         finally:
             outcome.waited_for = False
         return outcome.get()
@@ -57,19 +58,33 @@ class Jobs:
                 self._idle = anyio.Event()
                 await self._idle.wait()
 
+    async def keep(self) -> None:
+        """Run until cancelled, then cut off what still runs: jobs are not always tasks of a group that does it."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for outcome in self._running:
+                outcome.scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self.drain(inf)
+
+    def _begin(self, work: Callable[[], Awaitable[T]], outcome: "Outcome[T]") -> None:
+        self._running.add(outcome)
+        self._spawn(self._finish, work, outcome)
+
     async def _finish(self, work: Callable[[], Awaitable[T]], outcome: "Outcome[T]") -> None:
         try:
-            outcome.value = (await work(),)
+            with outcome.scope:
+                outcome.value = (await work(),)
         except Exception as exc:
             outcome.error = exc
             if not (outcome.waited_for or isinstance(exc, GatewayError)):
                 logger.exception("a generation failed after its client had left")
         finally:
-            self._running -= 1
-            self._idle.set()
-            outcome.done.set()
-            if outcome.ended is not None:
-                outcome.ended(outcome)
+            self._running.discard(outcome)
+            if self._idle is not None:
+                self._idle.set()
+            outcome.tell()
 
 
 class Outcome(Generic[T]):
@@ -78,14 +93,22 @@ class Outcome(Generic[T]):
     `waited_for` says that somebody still wants to know.
     """
 
-    __slots__ = ("done", "ended", "error", "value", "waited_for")
+    __slots__ = ("_bell", "_ended", "error", "scope", "value", "waited_for")
 
-    def __init__(self, ended: Callable[["Outcome[T]"], object] | None = None) -> None:
-        self.ended: Callable[[Outcome[T]], object] | None = ended
-        self.done: anyio.Event = anyio.Event()
+    def __init__(self, ended: Callable[["Outcome[T]"], object] | None = None, *, bell: Bell | None = None) -> None:
+        self.scope: anyio.CancelScope = anyio.CancelScope()
         self.value: tuple[T] | None = None
         self.error: Exception | None = None
         self.waited_for: bool = True
+        self._ended = ended
+        self._bell = bell
+
+    def tell(self) -> None:
+        """Say that it has ended."""
+        if self._bell is not None:
+            self._bell.ring()
+        if self._ended is not None:
+            self._ended(self)
 
     @property
     def fault(self) -> Exception | None:

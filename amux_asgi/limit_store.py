@@ -11,8 +11,9 @@ from anyio.lowlevel import RunVar
 from amux_asgi.admission import Admitted, Hit, Limiter
 from amux_asgi.errors import ConfigError, NotStartedError
 from amux_asgi.lifespans import Shared
+from amux_asgi.loops import on_asyncio
 from amux_asgi.plugins import load
-from amux_asgi.runtime import OpenLimiter, on_asyncio
+from amux_asgi.runtime import OpenLimiter
 from amux_asgi.windows import MemoryLimiter
 
 MEMORY: Final = "memory://"

@@ -1,24 +1,22 @@
 """What runs, one object an event loop: started by the lifespan or, reduced, by a request without one."""
 
-import asyncio  # noqa: TID251, without a lifespan only asyncio can start a task that nobody owns
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import current_token
 from msgspec import Struct
 
 from amux_asgi.admission import Limiter
 from amux_asgi.claims import Claims
-from amux_asgi.errors import NotStartedError
 from amux_asgi.idempotency import MemoryAnswers
 from amux_asgi.in_flight import Held, InFlight
 from amux_asgi.jobs import Jobs, Outcome
+from amux_asgi.loops import loop_here, on_asyncio, spawn_here
 from amux_asgi.pictures import OpenPictures, Pictures
 from amux_asgi.places import Places
 from amux_asgi.pulse import Pulse
@@ -152,7 +150,7 @@ class Runtimes:
     @property
     def current(self) -> Home | None:
         """Give what runs on this event loop, if the lifespan was entered."""
-        return self._homes.get(_loop_here())
+        return self._homes.get(loop_here())
 
     @property
     def stopping(self) -> bool:
@@ -175,7 +173,7 @@ class Runtimes:
             return
         self._stopping = None
         async with self._start() as home:
-            loop = _loop_here()
+            loop = loop_here()
             self._homes[loop] = home
             try:
                 yield home
@@ -217,9 +215,9 @@ class Runtimes:
         lines = self._lines if lines is None else lines
         if (home := self.current) is not None:
             return home.jobs, partial(home.run, work, lines)
-        loop = _asyncio_loop()
+        spawn = spawn_here()
         self._warn()
-        return Jobs(partial(_spawn, loop)), partial(self._alone, work, lines)
+        return Jobs(spawn), partial(self._alone, work, lines)
 
     def open(self, key: str) -> Held:
         """Give what a request of this key holds outside its job, to be entered: its body, and its reply."""
@@ -253,7 +251,8 @@ class Runtimes:
             tasks = await stack.enter_async_context(_group())
             stack.callback(tasks.cancel_scope.cancel)
             pulse = Pulse(stores.ledger, clock=self._clock)
-            jobs, in_flight = Jobs(tasks.start_soon), self._in_flight()
+            jobs, in_flight = Jobs(spawn_here() if on_asyncio() else tasks.start_soon), self._in_flight()
+            tasks.start_soon(jobs.keep)
             yield Home(jobs, stores, pictures, limiter, wires, pulse, in_flight, tasks.start_soon)
 
     async def _alone(self, work: Callable[[Runtime], Awaitable[T]], lines: Lines) -> T:
@@ -312,35 +311,3 @@ def forgetful(*, clock: Clock = time.monotonic, now: Now = unix_ms) -> OpenStore
             yield stores
 
     return warning
-
-
-_loose: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
-
-
-def on_asyncio() -> bool:
-    """Tell whether the running event loop is asyncio's."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _loop_here() -> object:
-    """Tell event loops apart; asyncio is asked first: each request asks twice, and anyio takes ten times as long."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return current_token().native_token
-
-
-def _asyncio_loop() -> asyncio.AbstractEventLoop:
-    if not on_asyncio():
-        raise NotStartedError("the gateway was never started: give images.lifespan to the outermost app")
-    return asyncio.get_running_loop()
-
-
-def _spawn(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    task = loop.create_task(work())
-    _loose.add(task)
-    task.add_done_callback(_loose.discard)

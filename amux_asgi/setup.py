@@ -21,6 +21,7 @@ from amux_asgi.errors import ConfigError
 from amux_asgi.gateway import Gateway, Settings
 from amux_asgi.health import Health
 from amux_asgi.keys import KeysInTurn, KeyStore
+from amux_asgi.loops import on_asyncio
 from amux_asgi.middleware.auth import Authenticate, AuthMiddleware
 from amux_asgi.paths import Paths
 from amux_asgi.paths import known as known_paths
@@ -28,7 +29,7 @@ from amux_asgi.plugins import load as load_attribute
 from amux_asgi.pricing import Prices
 from amux_asgi.quota import Opening
 from amux_asgi.routing import Channel, Routes
-from amux_asgi.runtime import Runtimes, on_asyncio
+from amux_asgi.runtime import Runtimes
 from amux_asgi.streamed import Pace
 from amux_asgi.transport.asgi import open_app
 from amux_asgi.transport.base import Open, Transport

@@ -68,6 +68,7 @@ RULES: Final = (
     "urls",
 )
 SHELL: Final = (
+    "loops",
     "transport",
     "transport.base",
     "transport.carry",

@@ -1,0 +1,98 @@
+"""What differs by event loop: anyio does it for all of them, asyncio itself for a fraction of the work."""
+
+import asyncio  # noqa: TID251, the one place where a request's tasks know about it
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+from anyio.lowlevel import current_token
+
+from amux_asgi.errors import NotStartedError
+
+
+class Spawn(Protocol):
+    """Starts a task that nobody awaits, with a function and its arguments."""
+
+    def __call__(self, work: Callable[..., Coroutine[Any, Any, None]], /, *args: Any) -> object: ...  # noqa: ANN401, D102, the function's
+
+
+class Bell(Protocol):
+    """What one task waits for, and is rung once."""
+
+    def ring(self) -> None:
+        """Let it go on."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until it was rung."""
+        ...
+
+
+def on_asyncio() -> bool:
+    """Tell whether the running event loop is asyncio's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def loop_here() -> object:
+    """Tell event loops apart; asyncio is asked first: each request asks twice, and anyio takes ten times as long."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return current_token().native_token
+
+
+def spawn_here() -> Spawn:
+    """Give what starts a task without a task group, which takes thrice as long.
+
+    Raises:
+        NotStartedError: only asyncio can do that.
+    """
+    if not on_asyncio():
+        raise NotStartedError("the gateway was never started: give images.lifespan to the outermost app")
+    return _spawn
+
+
+def bell_here() -> Bell:
+    """Give a bell of this event loop."""
+    try:
+        return _FutureBell(asyncio.get_running_loop().create_future())
+    except RuntimeError:
+        return _EventBell()
+
+
+class _FutureBell:
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def ring(self) -> None:
+        if not self._future.done():  # who waited may have left
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        await self._future
+
+
+class _EventBell:
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+_loose: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
+
+
+def _spawn(work: Callable[..., Coroutine[Any, Any, None]], /, *args: Any) -> None:  # noqa: ANN401, the function's
+    task = asyncio.get_running_loop().create_task(work(*args))
+    _loose.add(task)
+    task.add_done_callback(_loose.discard)
