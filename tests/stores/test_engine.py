@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from amux_asgi.errors import ConfigError
-from amux_asgi.stores.sql.engine import is_away, is_conflict, open_engine, prepare
+from amux_asgi.stores.sql.engine import is_away, is_conflict, open_engine, prepare, text_of
 from amux_asgi.stores.sql.operation import Task, Transaction
 from amux_asgi.stores.sql.owners import AT_ONCE, sweep
 from amux_asgi.stores.sql.schema import MIGRATIONS, NUMBERS, OWNERS, USAGE
@@ -156,20 +156,20 @@ def test_who_comes_while_others_make_the_tables_waits_for_them(tmp_path: Path) -
     """Another process holds the file's lock for longer than a transaction waits."""
     url = f"sqlite:///{tmp_path}/amux.db"
     engine = open_engine(url, lock=0.01)
-    refused: list[object] = []
+    tries: list[object] = []
 
     with open_engine(url).connect() as other:
         making = other.begin()
 
-        @event.listens_for(engine, "handle_error")
-        def failed(context: object) -> None:  # pyright: ignore[reportUnusedFunction]
-            refused.append(context)
-            if making.is_active:
+        @event.listens_for(engine, "connect")
+        def tried(connection: object, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+            tries.append(connection)
+            if len(tries) == 2:
                 making.rollback()
 
         prepare(engine)
 
-    assert refused
+    assert len(tries) == 2
     assert sa.inspect(engine).has_table("wallets")
 
 
@@ -304,6 +304,16 @@ def test_what_no_driver_says_is_neither_away_nor_in_conflict() -> None:
     """Our own faults are not repeated."""
     assert not is_away(ValueError())
     assert not is_conflict(ValueError())
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_a_row_in_another_order_than_its_statement_shows_at_once(dialect: str) -> None:
+    """Values are told by their places, so that the places are looked at."""
+    names = ("id", "beats", "dead")
+
+    assert text_of(OWNERS.insert(), dialect, *names).startswith("INSERT INTO owners (id, beats, dead)")
+    with pytest.raises(ValueError, match="the parameters are"):
+        text_of(OWNERS.insert(), dialect, *reversed(names))
 
 
 def test_without_its_driver_postgresql_names_the_extra() -> None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import zip_longest
 from typing import Any, Final
 
 import sqlalchemy as sa
 from msgspec import Struct
 
 from amux_asgi.quota import Line, State, Wallet, unheard
-from amux_asgi.stores.sql.engine import text_of
+from amux_asgi.stores.sql.engine import cursor_of, text_of
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, USAGE, WALLETS
 
 Select = Any  # SQLAlchemy's, of any columns
+Row = tuple[Any, ...]  # in the order of its statement below
 
 
 class Asked(Struct, frozen=True):
@@ -34,12 +34,12 @@ class Book:
         self.rows = rows
         self.granted = grants
         self.changed: dict[str, Wallet] = {}
-        self.begun: list[dict[str, Any]] = []
-        self.earned: list[dict[str, Any]] = []
-        self.ended: list[dict[str, Any]] = []
-        self.grants: list[dict[str, Any]] = []
-        self.answers: list[dict[str, Any]] = []
-        self.withdrawn: list[dict[str, Any]] = []
+        self.begun: list[Row] = []
+        self.earned: list[Row] = []
+        self.ended: list[Row] = []
+        self.grants: list[Row] = []
+        self.answers: list[Row] = []
+        self.withdrawn: list[Row] = []
 
     def of(self, names: Iterable[str]) -> tuple[Wallet, ...]:
         """Give wallets as they stand after what was decided so far."""
@@ -53,7 +53,7 @@ class Book:
     def earn(self, row: str, line: Line) -> None:
         """Note what a stream is worth now."""
         self.rows[row] = line
-        self.earned.append({"row": row, "earned": line.earned, "images": line.images})
+        self.earned.append((line.images, line.earned, row))
 
 
 def read(transaction: Transaction, asked: Asked) -> Book:
@@ -61,34 +61,31 @@ def read(transaction: Transaction, asked: Asked) -> Book:
     connection = transaction.connection
     wallets = _wallets(_find(connection, _LOCKED, sorted(asked.wallets)))
     found = _find(connection, _ROWS, asked.rows)
-    rows = {name: Line(State(state), *numbers) for name, state, *numbers in found}
+    rows = {name: Line(_STATES[state], *numbers) for name, state, *numbers in found}
     grants = {name: amount for name, amount in _find(connection, _GRANTED, asked.grants)}  # noqa: C416, rows
     return Book(transaction.owner, wallets, rows, grants)
 
 
-def look_up(connection: sa.Connection, names: Sequence[str]) -> dict[str, Wallet]:
+def look_up(connection: sa.Connection, names: list[str]) -> dict[str, Wallet]:
     """Look wallets up, and lock nothing."""
     return _wallets(_find(connection, _FOUND, names))
 
 
-def _find(connection: sa.Connection, question: Select, ids: Sequence[str]) -> Sequence[Any]:
+def _find(connection: sa.Connection, question: Select, ids: list[str]) -> Sequence[Any]:
     """Find the rows with one of these ids; of as many as the next power of two, so that few texts serve any number."""
     if not ids:
         return ()
     size = 1 << (len(ids) - 1).bit_length()
-    told = dict(zip_longest(_names(size), ids, fillvalue=ids[-1]))
-    return connection.exec_driver_sql(_asking(question, connection.dialect.name, size), told).all()
-
-
-@cache
-def _names(size: int) -> tuple[str, ...]:
-    return tuple(f"id_{i}" for i in range(size))
+    cursor = cursor_of(connection)
+    cursor.execute(_asking(question, connection.dialect.name, size), (*ids, *ids[-1:] * (size - len(ids))))
+    return cursor.fetchall()
 
 
 @cache
 def _asking(question: Select, dialect: str, size: int) -> str:
     column = question.selected_columns[0]
-    return text_of(question.where(column.in_([sa.bindparam(name, type_=sa.Text) for name in _names(size)])), dialect)
+    names = [f"id_{i}" for i in range(size)]
+    return text_of(question.where(column.in_([sa.bindparam(name, type_=sa.Text) for name in names])), dialect, *names)
 
 
 def _wallets(found: Iterable[Any]) -> dict[str, Wallet]:
@@ -100,76 +97,81 @@ def _wallets(found: Iterable[Any]) -> dict[str, Wallet]:
 
 def write(connection: sa.Connection, book: Book) -> None:
     """Write what was decided. New wallets go in order, so that two who open the same ones do not block each other."""
-    fresh = [_columns(wallet) for _, wallet in sorted(book.changed.items()) if wallet.id not in book.known]
-    changed = [_columns(wallet) for wallet in book.changed.values() if wallet.id in book.known]
-    for statement, rows in (
-        (_OPEN, fresh),
-        (_CHANGE, changed),
-        (_BEGIN, book.begun),
-        (_EARN, book.earned),
-        (_END, book.ended),
-        (_GRANT, book.grants),
-        (_ANSWER, book.answers),
-        (_WITHDRAW, book.withdrawn),
+    fresh = [_opened(wallet) for _, wallet in sorted(book.changed.items()) if wallet.id not in book.known]
+    changed = [_changed(wallet) for wallet in book.changed.values() if wallet.id in book.known]
+    cursor, dialect = cursor_of(connection), connection.dialect.name
+    for statement, names, rows in (
+        (_OPEN, _OPENED, fresh),
+        (_CHANGE, _CHANGED, changed),
+        (_BEGIN, _BEGUN, book.begun),
+        (_EARN, _EARNED, book.earned),
+        (_END, _ENDED, book.ended),
+        (_GRANT, _GRANTS, book.grants),
+        (_ANSWER, _ANSWERS, book.answers),
+        (_WITHDRAW, _WITHDRAWN, book.withdrawn),
     ):
         if rows:
-            connection.exec_driver_sql(text_of(statement, connection.dialect.name, *rows[0]), rows)
+            cursor.executemany(text_of(statement, dialect, *names), rows)
 
 
-def _columns(wallet: Wallet) -> dict[str, Any]:
-    return {
-        "wallet": wallet.id,
-        "available": wallet.available,
-        "held": wallet.held,
-        "captured": wallet.captured,
-        "granted": wallet.granted,
-        "credit": wallet.credit,
-    }
+def _opened(wallet: Wallet) -> Row:
+    return wallet.id, wallet.available, wallet.held, wallet.captured, wallet.granted, wallet.credit
+
+
+def _changed(wallet: Wallet) -> Row:
+    return wallet.available, wallet.held, wallet.captured, wallet.granted, wallet.credit, wallet.id
+
+
+def _told(names: Iterable[str]) -> dict[str, Any]:
+    return {name: sa.bindparam(name) for name in names}
 
 
 _FOUND: Final = sa.select(WALLETS.c.id, WALLETS.c.available, WALLETS.c.held, WALLETS.c.captured, WALLETS.c.credit)
 _LOCKED: Final = _FOUND.order_by(WALLETS.c.id).with_for_update()
 _ROWS: Final = sa.select(USAGE.c.id, USAGE.c.state, USAGE.c.amount, USAGE.c.charged, USAGE.c.earned, USAGE.c.images)
 _GRANTED: Final = sa.select(GRANTS.c.id, GRANTS.c.amount)
-_MONEY: Final = {
-    name: sa.bindparam(name, type_=sa.BigInteger) for name in ("available", "held", "captured", "granted", "credit")
-}
-_OPEN: Final = WALLETS.insert().values(id=sa.bindparam("wallet"), **_MONEY)
-_CHANGE: Final = WALLETS.update().where(WALLETS.c.id == sa.bindparam("wallet")).values(**_MONEY)
-_BEGIN: Final = USAGE.insert()
-_EARN: Final = (
-    USAGE.update()
-    .where(USAGE.c.id == sa.bindparam("row"))
-    .values({name: sa.bindparam(name) for name in ("earned", "images")})
+_STATES: Final = {state.value: state for state in State}  # a call of `State` takes several times as long
+_MONEY: Final = ("available", "held", "captured", "granted", "credit")
+_OPENED: Final = ("wallet", *_MONEY)
+_OPEN: Final = WALLETS.insert().values(id=sa.bindparam("wallet"), **_told(_MONEY))
+_CHANGED: Final = (*_MONEY, "wallet")
+_CHANGE: Final = WALLETS.update().where(WALLETS.c.id == sa.bindparam("wallet")).values(_told(_MONEY))
+_BEGUN: Final = ("id", "owner", "account", "key", "budget", "amount", "model", "request_id", "begun")
+_ZERO: Final = sa.literal_column("0", sa.Integer)
+_BEGIN: Final = USAGE.insert().values(
+    **_told(_BEGUN),
+    state=sa.literal_column(f"'{State.HELD}'"),
+    charged=_ZERO,
+    images=_ZERO,
+    input_tokens=_ZERO,
+    output_tokens=_ZERO,
 )
-_END: Final = (
-    USAGE.update()
-    .where(USAGE.c.id == sa.bindparam("row"))
-    .values(
-        {
-            name: sa.bindparam(name)
-            for name in (
-                "state",
-                "charged",
-                "cost",
-                "channel",
-                "attempts",
-                "images",
-                "input_tokens",
-                "output_tokens",
-                "ended",
-            )
-        }
-    )
+_EARNED: Final = ("images", "earned", "row")
+_EARN: Final = USAGE.update().where(USAGE.c.id == sa.bindparam("row")).values(_told(_EARNED[:-1]))
+_ENDED: Final = (
+    "state",
+    "charged",
+    "cost",
+    "channel",
+    "attempts",
+    "images",
+    "input_tokens",
+    "output_tokens",
+    "ended",
+    "row",
 )
-_GRANT: Final = GRANTS.insert()
+_END: Final = USAGE.update().where(USAGE.c.id == sa.bindparam("row")).values(_told(_ENDED[:-1]))
+_GRANTS: Final = ("id", "wallet", "amount", "note", "at")
+_GRANT: Final = GRANTS.insert().values(_told(_GRANTS))
+_ANSWERS: Final = ("expires", "facts", "body", "name", "working")
 _ANSWER: Final = (  # nothing, if this process was taken for dead and another one works on it now
     ANSWERS.update()
     .where(
         ANSWERS.c.claim == sa.bindparam("name"), ANSWERS.c.owner == sa.bindparam("working"), ANSWERS.c.body.is_(None)
     )
-    .values({name: sa.bindparam(name) for name in ("body", "facts", "expires")})
+    .values(_told(_ANSWERS[:-2]))
 )
+_WITHDRAWN: Final = ("name", "expires")
 _WITHDRAW: Final = ANSWERS.delete().where(  # this very answer, not the claim of whoever came next
     ANSWERS.c.claim == sa.bindparam("name"),
     ANSWERS.c.body.is_not(None),

@@ -3,7 +3,8 @@
 import random as chance
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from amux_asgi.errors import ConfigError
 from amux_asgi.stores.sql.operation import Pace
@@ -66,14 +68,38 @@ def prepare(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> 
             return
 
 
+def cursor_of(connection: sa.Connection) -> Cursor:
+    """Give a cursor of the driver's own for the transaction that is open; its errors are to be `told_alike`.
+
+    SQLAlchemy looks at each statement and its rows: a statement of ours would take ten times as long.
+    """
+    return connection.connection.cursor()
+
+
+@contextmanager
+def told_alike(connection: sa.Connection) -> Generator[None]:
+    """Raise what the driver raises as SQLAlchemy does, without what was asked."""
+    kind = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except kind as exc:
+        raise cast("Exception", DBAPIError.instance(None, None, exc, kind)) from exc
+
+
 @cache
 def text_of(statement: sa.ClauseElement, dialect: str, *names: str) -> str:
-    """Write a statement down for its driver once, to be run as it is; `names` are the columns that a row has.
+    """Write a statement down for its driver once, to be run as it is; `names` are its parameters, in their order.
 
-    Otherwise each run would look through the statement, and through each of its many rows.
+    Raises:
+        ValueError: it has others, or in another order.
     """
-    kind: sa.Dialect = sqlite.dialect(paramstyle="named") if dialect == "sqlite" else postgresql.dialect()
-    return str(statement.compile(dialect=kind, column_keys=names or None))
+    of: sa.Dialect = (
+        sqlite.dialect(paramstyle="qmark") if dialect == "sqlite" else postgresql.dialect(paramstyle="format")
+    )
+    compiled = cast("SQLCompiler", statement.compile(dialect=of, column_keys=names))
+    if tuple(compiled.positiontup or ()) != names:
+        raise ValueError(f"the parameters are {compiled.positiontup}")
+    return str(compiled)
 
 
 def is_conflict(exc: Exception) -> bool:
@@ -141,10 +167,8 @@ def _sqlite(url: URL, lock: float) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        if _writes(connection):
-            _begin_to_write(connection, lock)
-        else:
-            connection.exec_driver_sql("BEGIN")
+        with told_alike(connection):
+            cursor_of(connection).execute("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
 
     return engine
 

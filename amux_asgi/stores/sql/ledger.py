@@ -52,9 +52,7 @@ class Change(MoneyOperation):
         if after != wallet or not known:
             book.change((after,))
         if amount or after.credit != wallet.credit or not known:
-            book.grants.append(
-                {"id": self.id, "wallet": wallet.id, "amount": amount, "note": self._note, "at": self._at}
-            )
+            book.grants.append((self.id, wallet.id, amount, self._note, self._at))
             book.granted[self.id] = amount
         return amount
 

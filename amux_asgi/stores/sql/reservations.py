@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
 from amux_asgi.quota import Answer, Line, Order, Settlement, State, Verb, earn, end, hold
-from amux_asgi.stores.sql.book import Asked, Book, read, write
+from amux_asgi.stores.sql.book import Asked, Book, Row, read, write
 from amux_asgi.stores.sql.operation import Operation, Transaction
 
 FOR_EVER: Final = float("inf")
@@ -69,22 +69,17 @@ class Hold(MoneyOperation):
             book.change(hold(book.of(self.wallets), order.amount))
             book.rows[self.id] = Line(State.HELD, order.amount)
             book.begun.append(
-                {
-                    "id": order.id,
-                    "owner": book.owner,
-                    "state": State.HELD.value,
-                    "account": order.account,
-                    "key": order.key,
-                    "budget": order.budget,
-                    "amount": order.amount,
-                    "charged": 0,
-                    "images": 0,
-                    "input_tokens": 0,
-                    "output_tokens": 0,
-                    "model": order.model,
-                    "request_id": order.request_id,
-                    "begun": order.begun,
-                }
+                (
+                    order.id,
+                    book.owner,
+                    order.account,
+                    order.key,
+                    order.budget,
+                    order.amount,
+                    order.model,
+                    order.request_id,
+                    order.begun,
+                )
             )
         return order.amount
 
@@ -182,8 +177,7 @@ class End(Later):
             return 0
         ended = end(row, self.verb, self.settlement.charged, book.of(self.wallets))
         if self.answer is not None and (self.verb is Verb.REVOKE or ended is not None):
-            answers = book.withdrawn if self.verb is Verb.REVOKE else book.answers
-            answers.append(_answered(self.answer, book.owner))
+            self._answer(self.answer, book)
         if ended is None:
             return row.charged
         after, wallets = ended
@@ -194,6 +188,12 @@ class End(Later):
         book.rows[self.id] = after
         book.ended.append(_ended(self.id, after, self.settlement))
         return after.charged
+
+    def _answer(self, answer: Answer, book: Book) -> None:
+        if self.verb is Verb.REVOKE:
+            book.withdrawn.append((answer.claim, answer.expires))
+        else:
+            book.answers.append((answer.expires, answer.facts, answer.body, answer.claim, book.owner))
 
     def _images(self, row: Line) -> int:
         """Say how many pictures there were: where nobody tells, those that were earned."""
@@ -215,26 +215,16 @@ def _lost() -> StorageUnavailableError:
     return StorageUnavailableError("the database lost what was set aside for this", retry=False)
 
 
-def _ended(row: str, line: Line, settlement: Settlement) -> dict[str, Any]:
-    return {
-        "row": row,
-        "state": line.state.value,
-        "charged": line.charged,
-        "cost": settlement.cost,
-        "channel": settlement.channel,
-        "attempts": msgspec.json.encode(settlement.attempts).decode() if settlement.attempts else None,
-        "images": line.images,
-        "input_tokens": settlement.input_tokens,
-        "output_tokens": settlement.output_tokens,
-        "ended": settlement.ended,
-    }
-
-
-def _answered(answer: Answer, owner: str) -> dict[str, Any]:
-    return {
-        "name": answer.claim,
-        "working": owner,
-        "body": answer.body,
-        "facts": answer.facts,
-        "expires": answer.expires,
-    }
+def _ended(row: str, line: Line, settlement: Settlement) -> Row:
+    return (
+        line.state.value,
+        line.charged,
+        settlement.cost,
+        settlement.channel,
+        msgspec.json.encode(settlement.attempts).decode() if settlement.attempts else None,
+        line.images,
+        settlement.input_tokens,
+        settlement.output_tokens,
+        settlement.ended,
+        row,
+    )

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
-from amux_asgi.stores.sql.engine import file_of, is_away, is_conflict, text_of
+from amux_asgi.stores.sql.engine import cursor_of, file_of, is_away, is_conflict, text_of, told_alike
 from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
@@ -214,7 +214,7 @@ class Writer:
     def _commit(self, batch: Sequence[Operation[Any]]) -> None:
         """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
         connection = self._connected()
-        with connection.begin():
+        with told_alike(connection), connection.begin():
             transaction = Transaction(connection, self._beat(connection))
             for operation in batch:
                 operation.error = None
@@ -244,8 +244,9 @@ class Writer:
         The new name is kept whatever becomes of the commit: if that is unknown, the next beat finds out.
         """
         self._beaten = self.clock()
-        beat = text_of(_BEAT, connection.dialect.name)
-        if not connection.exec_driver_sql(beat, {"owner": self.owner}).rowcount:
+        cursor = cursor_of(connection)
+        cursor.execute(text_of(_BEAT, connection.dialect.name, "owner"), (self.owner,))
+        if not cursor.rowcount:
             self.owner = fresh_owner()
             connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
         return self.owner
