@@ -4,7 +4,8 @@ from amux_asgi.adapters._base import Adapter, bearer, header
 from amux_asgi.admin import AdminApp, admin_app
 from amux_asgi.admission import Limiter, Rule, rules
 from amux_asgi.app import ImagesApp, images_app
-from amux_asgi.build import channel, fixed_keys
+from amux_asgi.build_channels import channel
+from amux_asgi.build_keys import fixed_keys
 from amux_asgi.charging import charge
 from amux_asgi.config import (
     ChannelConfig,

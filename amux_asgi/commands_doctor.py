@@ -11,7 +11,8 @@ import typer
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.app import images_app
-from amux_asgi.build import channels_of, prices_of
+from amux_asgi.build_channels import channels_of
+from amux_asgi.build_prices import prices_of
 from amux_asgi.commands_base import JsonOption, show_json, show_table
 from amux_asgi.doctor import Finding, Way, findings
 from amux_asgi.doctor_stores import database_findings, limit_findings, picture_findings

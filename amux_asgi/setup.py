@@ -12,8 +12,11 @@ from starlette.types import ASGIApp
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import Adapter
 from amux_asgi.admitting import Rulebook
-from amux_asgi.build import channels_of, check_gateway, check_priced, keys_of, openings_of, prices_of
+from amux_asgi.build_channels import channels_of
+from amux_asgi.build_checks import check_gateway
+from amux_asgi.build_keys import check_priced, keys_of, openings_of
 from amux_asgi.build_limits import rules_of
+from amux_asgi.build_prices import prices_of
 from amux_asgi.config import Config
 from amux_asgi.database import Database
 from amux_asgi.endpoints import nothing_here, routes

@@ -8,7 +8,7 @@ import pytest
 
 from amux_asgi import Config, GatewayConfig, KeyConfig, LimitsConfig, rules
 from amux_asgi.admitting import Rulebook
-from amux_asgi.build import keys_of
+from amux_asgi.build_keys import keys_of
 from amux_asgi.build_limits import check_workers, limits_of, rules_of
 from amux_asgi.config import load
 from amux_asgi.errors import ConfigError

@@ -14,8 +14,11 @@ from msgspec.structs import replace
 
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.app import images_app
-from amux_asgi.build import channels_of, check_gateway, check_priced, keys_of, openings_of, prices_of
+from amux_asgi.build_channels import channels_of
+from amux_asgi.build_checks import check_gateway
+from amux_asgi.build_keys import check_priced, keys_of, openings_of
 from amux_asgi.build_pictures import bytes_of, check_workers, pictures_of
+from amux_asgi.build_prices import prices_of
 from amux_asgi.catalogue._base import ImagePrices, TokenPrices
 from amux_asgi.config import ChannelConfig, Config, KeyConfig, ModelConfig, PriceConfig, load
 from amux_asgi.errors import AuthenticationError, ConfigError

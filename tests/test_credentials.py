@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from amux_asgi.adapters import ADAPTERS
-from amux_asgi.build import channel, channels_of
+from amux_asgi.build_channels import channel, channels_of
 from amux_asgi.config import ChannelConfig, load
 from amux_asgi.errors import ConfigError
 from amux_asgi.middleware.passthrough import Passthrough
@@ -95,7 +95,7 @@ def test_a_service_account_needs_its_extra() -> None:
     """The command that installs it is named."""
     told = json.dumps({"credential": account(URI)})
     code = (
-        "import json, sys; sys.modules['jwt'] = None; from amux_asgi.build import channel;"
+        "import json, sys; sys.modules['jwt'] = None; from amux_asgi.build_channels import channel;"
         "from amux_asgi.config import ChannelConfig;"
         f"channel(ChannelConfig(name='v', adapter='vertex', models=(), credentials=({told}['credential'],)))"
     )

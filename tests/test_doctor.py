@@ -9,7 +9,8 @@ import pytest
 
 from amux_asgi import ChannelConfig, Config, KeyConfig, PriceConfig
 from amux_asgi.adapters import ADAPTERS
-from amux_asgi.build import channels_of, prices_of
+from amux_asgi.build_channels import channels_of
+from amux_asgi.build_prices import prices_of
 from amux_asgi.config import GatewayConfig
 from amux_asgi.doctor import Finding, Way, findings
 from amux_asgi.doctor_stores import database_findings, limit_findings, picture_findings
