@@ -153,7 +153,7 @@ EDGE: Final = (
     "doctor_stores",
     "app",
     "signals",
-    "one_write",
+    "small",
     "server",
     "commands_base",
     "commands_*",
