@@ -14,7 +14,7 @@ from amux_asgi.lifespans import Shared
 from amux_asgi.loops import on_asyncio
 from amux_asgi.plugins import load
 from amux_asgi.runtime import OpenLimiter
-from amux_asgi.windows import MemoryLimiter
+from amux_asgi.windows import Counters, MemoryLimiter
 
 MEMORY: Final = "memory://"
 STORES: Final = "amux_asgi.stores"
@@ -39,7 +39,7 @@ class Limits:
         self._memory: Limiter | None = None
         self._shared: RunVar[Shared[Limiter]] = RunVar("amux_asgi limits")
         if url == MEMORY:
-            self._memory = MemoryLimiter(load(f"{STORES}.limiter:LocalStorage")(clock=clock), nodes=nodes)
+            self._memory = MemoryLimiter(Counters(clock), nodes=nodes)
             return
         self._open = load(f"{STORES}.central:open_central")
         try:
