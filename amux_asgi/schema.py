@@ -214,7 +214,8 @@ def encode_response(response: ImagesResponse) -> bytes:
     fields: dict[str, Any] = {"created": response.created, "data": [image_fields(image) for image in response.data]}
     if response.usage is not NOTHING:
         fields["usage"] = response.usage
-    return _encoder.encode(fields | response.extra)
+    fields.update(response.extra)
+    return _encoder.encode(fields)
 
 
 def _created(raw: Raw) -> int:
@@ -236,7 +237,7 @@ def _image(fields: Mapping[str, Raw]) -> Image:
     rest = _present(fields)
     base64_text = rest.pop("b64_json", NOTHING)
     url = _text.decode(rest.pop("url")) if "url" in rest else UNSET
-    if url is UNSET and not bytes(memoryview(base64_text)[:1]) == b'"':
+    if url is UNSET and not (base64_text and memoryview(base64_text)[0] == _QUOTE):
         raise msgspec.DecodeError("an item of `data` holds no picture")
     revised = _text.decode(rest.pop("revised_prompt")) if "revised_prompt" in rest else UNSET
     return Image(url=url, b64_json=base64_text, revised_prompt=revised, extra=rest)
@@ -251,13 +252,19 @@ def image_fields(image: Image) -> dict[str, Any]:
         fields["url"] = image.url
     if image.revised_prompt is not UNSET:
         fields["revised_prompt"] = image.revised_prompt
-    return fields | image.extra
+    fields.update(image.extra)
+    return fields
 
 
 def _present(fields: Mapping[str, Raw]) -> dict[str, Raw]:
-    return {name: value for name, value in fields.items() if len(value) > _LONGEST_EMPTY or bytes(value) not in _EMPTY}
+    present = dict(fields)
+    for name, value in fields.items():
+        if len(value) <= _LONGEST_EMPTY and bytes(value) in _EMPTY:
+            del present[name]
+    return present
 
 
 _EMPTY: Final = (b"null", b'""')
 _OF_IMAGE: Final = ("b64_json", "url", "revised_prompt")
 _LONGEST_EMPTY: Final = 4
+_QUOTE: Final = ord('"')

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from amux_asgi.errors import (
@@ -16,7 +16,7 @@ from amux_asgi.errors import (
     UpstreamTimeoutError,
 )
 from amux_asgi.faults import failure, fault_of
-from amux_asgi.schema import BAD_JSON, ImagesResponse, Json, Preview
+from amux_asgi.schema import BAD_JSON, ImagesResponse, Json, Preview, fields_of
 from amux_asgi.sse import ServerEvent
 
 T = TypeVar("T")
@@ -25,6 +25,9 @@ ONE_POLL: Final = 30.0  # seconds for one question
 FAILURES: Final = 5  # in a row, while work is waited for
 _OK: Final = 200
 _SERVER_ERROR: Final = 500
+_USUAL: Final[Headers] = (("content-type", "application/json"), ("accept", "application/json"))
+_UNREADABLE: Final = "the upstream's answer is not what its protocol promises"
+_encoder: Final = msgspec.json.Encoder()
 
 
 class HttpRequest(Struct, frozen=True, kw_only=True):
@@ -85,8 +88,7 @@ class DeadlineError(UpstreamTimeoutError):
 
 def post(url: str, body: Json, headers: Headers = ()) -> HttpRequest:
     """Ask with a JSON body."""
-    usual = (("content-type", "application/json"), ("accept", "application/json"))
-    return HttpRequest(method="POST", url=url, headers=(*usual, *headers), body=msgspec.json.encode(body))
+    return HttpRequest(method="POST", url=url, headers=(*_USUAL, *headers), body=_encoder.encode(body))
 
 
 def get(url: str, headers: Headers = ()) -> HttpRequest:
@@ -100,14 +102,20 @@ def read(answer: type[T], response: HttpResponse) -> T:
     Raises:
         GatewayError: with `end` set: refused, final or unknown.
     """
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UpstreamBadResponseError("the upstream compressed its answer although it was asked not to")
-    if response.status != _OK:
-        raise failure(response.status, fault_of(response.body), response.headers)
+    _check(response)
     try:
         return msgspec.json.decode(response.body, type=answer)
     except BAD_JSON as exc:
-        raise UpstreamBadResponseError("the upstream's answer is not what its protocol promises") from exc
+        raise UpstreamBadResponseError(_UNREADABLE) from exc
+
+
+def read_fields(response: HttpResponse) -> dict[str, Raw]:
+    """Take a good answer that is an object apart into its fields, or raise what the bad one means, as `read`."""
+    _check(response)
+    try:
+        return fields_of(response.body)
+    except BAD_JSON as exc:
+        raise UpstreamBadResponseError(_UNREADABLE) from exc
 
 
 def poll(  # noqa: PLR0913, the rhythm is the vendor's
@@ -152,6 +160,14 @@ def poll(  # noqa: PLR0913, the rhythm is the vendor's
             failures = 0
         delay = every
         every = min(every * 1.5, longest)
+
+
+def _check(response: HttpResponse) -> None:
+    encoding = response.headers.get("content-encoding")
+    if encoding is not None and encoding.lower() != "identity":
+        raise UpstreamBadResponseError("the upstream compressed its answer although it was asked not to")
+    if response.status != _OK:
+        raise failure(response.status, fault_of(response.body), response.headers)
 
 
 def _passes(error: GatewayError) -> bool:

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from amux_asgi.errors import GatewayError
 from amux_asgi.faults import Fault, Verdict, failure, fault_of, judged
 from amux_asgi.schema import BAD_JSON
-from amux_asgi.wire import HttpResponse, read
+from amux_asgi.wire import HttpResponse, read_fields
 
 
 class Violation(Struct, frozen=True, rename="camel"):
@@ -59,8 +59,8 @@ def opened(response: HttpResponse, said: Container[str] = ()) -> dict[str, Raw]:
     if response.status != _OK or response.body[:_HEAD].lstrip().startswith(b"["):
         if response.status not in _REDIRECTS and (status := _status(response.body)) is not None:
             raise judgement(status, response, said)
-        return read(dict[str, Raw], response)
-    fields = read(dict[str, Raw], response)
+        return read_fields(response)
+    fields = read_fields(response)
     if "error" not in fields or (fault := fault_of(response.body)) is None:
         return fields
     status = _status(response.body)

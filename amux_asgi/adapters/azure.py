@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from amux_asgi.adapters import openai
@@ -21,7 +21,7 @@ from amux_asgi.errors import ContentPolicyError, GatewayError
 from amux_asgi.faults import BLOCKED, Verdict, failure, fault_of, judged
 from amux_asgi.schema import GenerationRequest, Json, fields_of
 from amux_asgi.spec import ModelSpec
-from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target, post, read
+from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target, post, read_fields
 from amux_asgi.words import as_object
 
 API_VERSION: Final = "2025-04-01-preview"  # the first that makes gpt-image's pictures
@@ -76,7 +76,7 @@ def generate(target: Target, request: GenerationRequest, *, by_deployment: bool)
     answer = yield post(f"{place}/images/generations{query}", order)
     if answer.status != _OK:
         raise openai.refined(refusal(answer))
-    return openai.pictures(read(dict[str, Raw], answer), answer.body)
+    return openai.pictures(read_fields(answer), answer.body)
 
 
 def refusal(answer: HttpResponse) -> GatewayError:

@@ -7,20 +7,24 @@ from functools import partial
 from typing import Final
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from amux_asgi.adapters._base import Adapter
 from amux_asgi.adapters._openai_events import UNSAID, hear
 from amux_asgi.errors import GatewayError, ModelNotFoundError, UpstreamBadResponseError
 from amux_asgi.faults import failure, fault_of
 from amux_asgi.schema import BAD_JSON, FIELDS, GenerationRequest, ImagesResponse, Json, images_response
-from amux_asgi.wire import Flow, Target, post, read
+from amux_asgi.wire import Flow, Target, post, read_fields
 
 
 def generate(target: Target, request: GenerationRequest, **always: Json) -> Flow:
     """Ask once; `always` is sent with every ask, whatever the client says."""
     try:
-        answer = yield post(f"{target.base_url}/images/generations", order(target, request) | always)
-        return pictures(read(dict[str, Raw], answer), answer.body)
+        said: Json = replace(request, model=target.model)  # is written as `order` says it, in a fifth of the time
+        if request.extra or always:
+            said = order(target, request) | always
+        answer = yield post(f"{target.base_url}/images/generations", said)
+        return pictures(read_fields(answer), answer.body)
     except GatewayError as error:
         raise refined(error) from error
 
