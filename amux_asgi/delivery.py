@@ -50,7 +50,7 @@ class Step(Enum):
     REHOST = "fetch from the URL, and host"
 
 
-KEPT: Final = frozenset({Step.KEEP_URL, Step.KEEP_BASE64})
+KEPT: Final = (Step.KEEP_URL, Step.KEEP_BASE64)  # no set: an enum's members are hashed by a function in Python
 
 
 class Delivered(Struct, frozen=True):
@@ -81,10 +81,12 @@ def check_form(wish: Wish, forms: Iterable[str]) -> None:
 def step_of(image: Image, wish: Wish) -> Step:
     """Say what must be done with a picture."""
     has_base64 = image.b64_json is not NOTHING
+    if has_base64 and wish.form != URL:
+        return Step.KEEP_BASE64
     hands_on = wish.hands_on and image.url is not UNSET and image.url.lower().startswith(_LINKS)
-    form = wish.form or (URL if not has_base64 and (hands_on or wish.hosted) else BASE64)
+    form = wish.form or (URL if hands_on or wish.hosted else BASE64)
     if form == BASE64:
-        return Step.KEEP_BASE64 if has_base64 else Step.FETCH
+        return Step.FETCH
     if hands_on:
         return Step.KEEP_URL
     return Step.HOST if has_base64 else Step.REHOST
@@ -114,9 +116,12 @@ def _in_one_form(image: Image, step: Step) -> Image:
 
 def handed_on(images: ImagesResponse, wish: Wish) -> ImagesResponse | None:
     """Give the same answer if all its pictures are kept as they are; `None` if something must be done with one."""
-    steps = [step_of(image, wish) for image in images.data]
-    if not KEPT.issuperset(steps):
-        return None
+    steps: list[Step] = []
+    for image in images.data:
+        step = step_of(image, wish)
+        if step not in KEPT:
+            return None
+        steps.append(step)
     if "output_format" in images.extra:  # so what the pictures are need not be looked at
         data = tuple(map(_in_one_form, images.data, steps))
         return images if all(map(is_, data, images.data)) else replace(images, data=data)

@@ -13,7 +13,7 @@ from amux_asgi.admission import Admission, Standing, enter
 from amux_asgi.admitting import Rulebook, demand_of
 from amux_asgi.asking import MAYBE_PAID, Choice, Sending, Sent, Watch
 from amux_asgi.capabilities import Capabilities, capabilities
-from amux_asgi.claims import Work
+from amux_asgi.claims import NEVER, Work
 from amux_asgi.document import Body
 from amux_asgi.errors import GatewayError, InvalidRequestError
 from amux_asgi.generation import Generation, Streamed, error_kept, facts_about, said_again, streamed_again
@@ -265,7 +265,9 @@ class Gateway:
             images = await self._deliver(plan, deadline, order.id, job, sent)
             price, settlement = self._settler.settled(plan, sent, len(images.data), attempts)
             made = self._made(order, sent, images, price, attempts, admitted.standings)
-            answer = job.work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
+            answer = NEVER  # unless there is a claim, by which somebody might ask for it
+            if job.work.claim is not None:
+                answer = job.work.answer(made.body, facts=facts_about(made), life=life_of(made.images))
             await capture(ledger, order, settlement, job.work.with_capture(answer))
             settled = True
         except GatewayError as error:
@@ -349,7 +351,8 @@ class Gateway:
         attempts: Sequence[Attempt],
         standings: tuple[Standing, ...],
     ) -> Generation:
-        images = replace(images, created=images.created or self._now() // 1000)
+        if not images.created:
+            images = replace(images, created=self._now() // 1000)
         return Generation(
             id=order.id,
             images=images,

@@ -39,11 +39,13 @@ class Postman:
             InvalidRequestError: URLs are wanted that nobody could give.
             StorageUnavailableError: there is no room for the pictures.
         """
+        if _form(plan) != URL:
+            return _NO_ROOM
         candidate = plan.first.candidate
         wish = self._wish(plan, candidate)
         check_form(wish, candidate.forms)
-        if wish.form != URL or (URL in candidate.forms and wish.hands_on):
-            return nullcontext()
+        if URL in candidate.forms and wish.hands_on:
+            return _NO_ROOM
         return self._room(USUAL * (plan.first.adapted.request.n or 1), runtime)
 
     @asynccontextmanager
@@ -93,16 +95,20 @@ class Postman:
     def _wish(self, plan: Plan, candidate: Candidate) -> Wish:
         channel = candidate.channel
         return Wish(
-            form=self._form(plan),
+            form=_form(plan),
             rehost=channel.rehost,
             url_life=channel.adapter.url_life,
             hosted=self._base(plan) is not None,
         )
 
-    def _form(self, plan: Plan) -> str | None:
-        spec = plan.first.candidate.spec
-        own = BASE64 if plan.request.stream else None if spec is None else spec.response_format
-        return form_of(plan.request.response_format, own)
-
     def _base(self, plan: Plan) -> str | None:
         return self._public_url or plan.terms.mount
+
+
+def _form(plan: Plan) -> str | None:
+    spec = plan.first.candidate.spec
+    own = BASE64 if plan.request.stream else None if spec is None else spec.response_format
+    return form_of(plan.request.response_format, own)
+
+
+_NO_ROOM: Final = nullcontext()  # where nothing is hosted
