@@ -35,7 +35,7 @@ from amux_asgi.places import PlacesState
 from amux_asgi.probes import Probes
 from amux_asgi.quota import Ledger, Opening
 from amux_asgi.reloading import Watch, with_what_stays
-from amux_asgi.runtime import OpenStores, Runtimes, Stores, forgetful, in_memory
+from amux_asgi.runtime import OpenStores, Runtimes, Stores, forgetful, in_memory, unix_ms
 from amux_asgi.setup import Facts, Parts, Setup, known, usual
 from amux_asgi.transport.base import Open
 from amux_asgi.transport.carry import Sleep
@@ -163,6 +163,11 @@ class ImagesApp:
         return self._parts.facts(with_what_stays(self.config, self._read()))
 
 
+def utc_now() -> datetime:
+    """Tell the wall clock's time."""
+    return datetime.now(UTC)
+
+
 def images_app(  # noqa: PLR0913, every part can be given
     config: str | os.PathLike[str] | Config | None = None,
     *,
@@ -179,7 +184,7 @@ def images_app(  # noqa: PLR0913, every part can be given
     fetch: FetchPolicy = PUBLIC,
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = anyio.sleep,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime] = utc_now,
     random: Callable[[], float] = chance.random,
 ) -> ImagesApp:
     """Make the gateway from a TOML file, from a `Config`, or from parts, which replace those of the configuration.
@@ -310,6 +315,8 @@ def _in_database(database: Database, openings: Callable[[], Iterable[Opening]]) 
 
 
 def _milliseconds(now: Callable[[], datetime]) -> Callable[[], int]:
+    if now is utc_now:
+        return unix_ms  # a fifth of the time, and each request asks several times
     return lambda: int(now().timestamp() * 1000)
 
 

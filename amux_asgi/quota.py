@@ -219,7 +219,7 @@ class Ledger(Protocol):
 
 def fresh_id(prefix: str, now: int) -> str:
     """Name a reservation: by its time (ms of Unix time), so that new rows lie side by side, and 64 random bits."""
-    return f"{prefix}{now:012x}{getrandbits(64):016x}"
+    return prefix + (now << 64 | getrandbits(64)).to_bytes(14, "big").hex()
 
 
 def wallets_of(account: str, budget: str | None) -> tuple[str, ...]:
