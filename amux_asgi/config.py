@@ -39,7 +39,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_answer: int = 67_108_864
     max_in_flight: int = 1_073_741_824  # held by all requests together
     strict: bool = False
-    transport: Literal["auto", "aiohttp", "httpx2"] = "auto"
+    transport: Literal["auto", "direct", "aiohttp", "httpx2"] = "auto"
     trusted_proxies: tuple[str, ...] = ()
     reveal: tuple[Literal["attempts", "channel", "cost"], ...] = ("cost", "attempts")
 

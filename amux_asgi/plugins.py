@@ -11,8 +11,9 @@ from amux_asgi.errors import ConfigError
 GROUP: Final = "amux_asgi.adapters"
 EXTRAS: Final[Mapping[str, str]] = {
     "PIL": "sandbox",
+    "aiohappyeyeballs": "fast",
     "aiohttp": "fast",
-    "httptools": "standalone",
+    "httptools": "fast",
     "jwt": "vertex",
     "obstore": "s3",
     "psycopg": "postgres",

@@ -174,7 +174,9 @@ def usual(config: Config) -> Open:
         case "httpx2":
             return open_httpx2
         case "aiohttp":
-            return _aiohttp()
+            return _named("aiohttp")
+        case "direct":
+            return _named("direct")
         case _:
             return _fastest
 
@@ -191,14 +193,14 @@ def _settings(config: Config) -> Settings:
     )
 
 
-def _aiohttp() -> Open:
-    opener: Open = load_attribute("amux_asgi.transport.aiohttp:open_aiohttp")
+def _named(name: str) -> Open:
+    opener: Open = load_attribute(f"amux_asgi.transport.{name}:open_{name}")
     return opener
 
 
 def _fastest() -> AbstractAsyncContextManager[Transport]:
-    """Open aiohttp where it is installed and the event loop is asyncio's, otherwise httpx2."""
+    """Open our own where what it needs is installed and the event loop is asyncio's, otherwise httpx2."""
     try:
-        return _aiohttp()() if on_asyncio() else open_httpx2()
+        return _named("direct")() if on_asyncio() else open_httpx2()
     except ConfigError:
         return open_httpx2()

@@ -72,6 +72,7 @@ SHELL: Final = (
     "transport",
     "transport.base",
     "transport.carry",
+    "transport.connection",
     "transport.httpx",  # fetching builds on it
     "transport.*",
     "claims",

@@ -29,6 +29,8 @@ def test_what_is_not_there_is_named(name: str, part: str) -> None:
     ("module", "missing", "extra"),
     [
         ("amux_asgi.transport.aiohttp", "aiohttp", "fast"),
+        ("amux_asgi.transport.direct", "aiohappyeyeballs", "fast"),
+        ("amux_asgi.transport.direct", "httptools", "fast"),
         ("amux_asgi.commands", "typer", "cli"),
         ("amux_asgi.server", "uvicorn", "standalone"),
         ("amux_asgi.sandbox", "PIL", "sandbox"),

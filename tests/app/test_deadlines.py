@@ -72,7 +72,7 @@ def deaf() -> Generator[str]:
 
 @asynccontextmanager
 async def asking(
-    urls: dict[str, str], transport: Literal["aiohttp", "httpx2"], **options: Any
+    urls: dict[str, str], transport: Literal["direct", "aiohttp", "httpx2"], **options: Any
 ) -> AsyncGenerator[Gateway]:
     """Open a gateway whose models are these upstreams."""
     channels = [
@@ -86,13 +86,14 @@ async def asking(
 
 
 on_each = pytest.mark.parametrize(
-    ("anyio_backend", "transport"), [("asyncio", "aiohttp"), ("asyncio", "httpx2"), ("trio", "httpx2")]
+    ("anyio_backend", "transport"),
+    [("asyncio", "direct"), ("asyncio", "aiohttp"), ("asyncio", "httpx2"), ("trio", "httpx2")],
 )
 
 
 @on_each
 async def test_in_whatever_phase_an_upstream_stops_the_request_ends_in_time(
-    stub: Stub, deaf: str, transport: Literal["aiohttp", "httpx2"]
+    stub: Stub, deaf: str, transport: Literal["direct", "aiohttp", "httpx2"]
 ) -> None:
     """Connecting, before or in the head, in the body, or byte by byte: 504, the socket is closed, nothing is resent."""
     ends: dict[str, tuple[float, GatewayError]] = {}
@@ -119,8 +120,10 @@ async def test_in_whatever_phase_an_upstream_stops_the_request_ends_in_time(
     assert stub.posts == len(LEFT)
 
 
-@pytest.mark.parametrize(("anyio_backend", "transport"), [("asyncio", "aiohttp"), ("asyncio", "httpx2")])
-async def test_an_endless_answer_is_cut_off(stub: Stub, transport: Literal["aiohttp", "httpx2"]) -> None:
+@pytest.mark.parametrize(
+    ("anyio_backend", "transport"), [("asyncio", "direct"), ("asyncio", "aiohttp"), ("asyncio", "httpx2")]
+)
+async def test_an_endless_answer_is_cut_off(stub: Stub, transport: Literal["direct", "aiohttp", "httpx2"]) -> None:
     """502, and no more of it is read than may be held."""
     stub.most = 0
     async with asking({"big": f"{stub.url}/big/v1"}, transport, max_answer=2**20) as asked:

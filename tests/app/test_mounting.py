@@ -333,7 +333,7 @@ def test_constructing_does_nothing() -> None:
         "from amux_asgi import ChannelConfig, anyone, images_app\n"
         "channel = ChannelConfig(name='a', adapter='openai', credentials=('k',), models=('m',))\n"
         "images_app(channels=[channel], authenticate=anyone)\n"
-        "print(len(set(os.listdir('/proc/self/fd')) - before), threading.active_count(), 'aiohttp' in sys.modules)\n"
+        "print(len(set(os.listdir('/proc/self/fd')) - before), threading.active_count(), 'httptools' in sys.modules)\n"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -227,7 +227,7 @@ ROWS: Final[dict[str, Row]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["aiohttp", "httpx2"])
+@pytest.fixture(scope="module", params=["direct", "aiohttp", "httpx2"])
 def stage(request: pytest.FixtureRequest) -> Generator[tuple[Stage, httpx2.Client]]:
     with staged(transport=request.param, max_answer=MOST) as stage, asking(stage.images) as client:
         yield stage, client

@@ -24,7 +24,7 @@ def chunks(answer: bytes) -> bytes:
     return bytes(body)
 
 
-@pytest.fixture(params=["aiohttp", "httpx2"])
+@pytest.fixture(params=["direct", "aiohttp", "httpx2"])
 def stage(request: pytest.FixtureRequest) -> Generator[Stage]:
     with staged(transport=request.param) as stage:
         yield stage

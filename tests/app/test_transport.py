@@ -16,7 +16,7 @@ from tests.stub import Stub, upstream
 PROGRAM = """
 import sys
 if "without" in sys.argv:
-    sys.modules["aiohttp"] = None  # as if it were not installed
+    sys.modules["aiohttp"] = sys.modules["httptools"] = None  # as if they were not installed
 import anyio
 from amux_asgi import *
 
@@ -31,7 +31,7 @@ async def main():
         made = await images.gateway.generate(
             GenerationRequest(model="m", prompt="x"), Principal(account="a", key="k")
         )
-    print(len(made.images.data), "aiohttp" if sys.modules.get("aiohttp") else "httpx2")
+    print(len(made.images.data), next((name for name in ("aiohttp", "httptools") if sys.modules.get(name)), "httpx2"))
 
 anyio.run(main, backend=loop)
 """
@@ -52,16 +52,17 @@ def carried(stub: Stub, *told: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("told", "by"),
     [
-        (["auto", "asyncio"], "aiohttp"),
+        (["auto", "asyncio"], "httptools"),
         (["auto", "trio"], "httpx2"),
         (["auto", "asyncio", "without"], "httpx2"),
         (["httpx2", "asyncio"], "httpx2"),
         (["aiohttp", "asyncio"], "aiohttp"),
+        (["direct", "asyncio"], "httptools"),
     ],
     ids=" ".join,
 )
 def test_the_transport_is_the_one_that_was_chosen(stub: Stub, told: list[str], by: str) -> None:
-    """It is aiohttp where that is installed and can run, otherwise httpx2; what is named is taken."""
+    """It is our own where httptools is installed and can run, otherwise httpx2; what is named is taken."""
     done = carried(stub, *told)
 
     assert done.stdout.split() == ["1", by], done.stderr

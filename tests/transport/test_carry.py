@@ -31,6 +31,7 @@ from amux_asgi.schema import GenerationRequest, Image, ImagesResponse
 from amux_asgi.transport.aiohttp import open_aiohttp
 from amux_asgi.transport.base import Open, Progress, Transport
 from amux_asgi.transport.carry import Way, carry, exchange, guard
+from amux_asgi.transport.direct import open_direct
 from amux_asgi.transport.httpx import open_httpx2, own_client
 from amux_asgi.wire import Flow, HttpRequest, HttpResponse, Target, get, poll, post
 from tests.stream_stub import Cut, Gate, Tape
@@ -58,13 +59,19 @@ def own(library: Any) -> Open:
 KINDS: dict[str, Open] = {
     "httpx2": open_httpx2,
     "aiohttp": open_aiohttp,
+    "direct": open_direct,
     "own httpx": own(httpx),
     "own httpx2": own(httpx2),
 }
 
 
 @pytest.fixture(
-    params=[(kind, loop) for kind in KINDS for loop in ("asyncio", "trio") if (kind, loop) != ("aiohttp", "trio")],
+    params=[
+        (kind, loop)
+        for kind in KINDS
+        for loop in ("asyncio", "trio")
+        if loop == "asyncio" or kind not in {"aiohttp", "direct"}
+    ],
     ids="-".join,
 )
 def kind_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
@@ -269,7 +276,7 @@ async def test_two_thousand_requests_wait_side_by_side(
     kind_and_loop: tuple[str, str], transport: Transport, stub: Stub
 ) -> None:
     """Slow pictures do not queue behind each other."""
-    number = 2000 if kind_and_loop in {("httpx2", "asyncio"), ("aiohttp", "asyncio")} else 50
+    number = 2000 if kind_and_loop in {("httpx2", "asyncio"), ("aiohttp", "asyncio"), ("direct", "asyncio")} else 50
     answers: list[int] = []
 
     async def one() -> None:
