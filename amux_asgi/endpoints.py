@@ -20,7 +20,7 @@ from amux_asgi.hosted import mount_of
 from amux_asgi.idempotency import asked
 from amux_asgi.in_flight import Held
 from amux_asgi.keys import Principal
-from amux_asgi.patience import within
+from amux_asgi.patience import at_once
 from amux_asgi.planning import Terms
 from amux_asgi.pricing import dollars, parse_dollars
 from amux_asgi.receive import receive_json
@@ -217,7 +217,7 @@ def _asked(scope: Scope, begun: float) -> tuple[Principal, Terms]:
     principal = principal_of(scope)
     strict, hops, most, timeout = False, 0, None, None
     for name, value in scope["headers"]:
-        if not name.startswith(b"x-amux-"):  # most are not ours
+        if name not in _ASKING:
             continue
         if name == b"x-amux-strict":
             strict = _flag("x-amux-strict", value)
@@ -243,7 +243,7 @@ def _asked(scope: Scope, begun: float) -> tuple[Principal, Terms]:
 
 async def _is_gone(receive: Receive) -> bool:
     """Tell whether the client has left, as far as the server knows now."""
-    message = await within(0, _next(receive))  # takes what is there, and waits for nothing
+    message = await at_once(_next(receive))
     return message is not None and message["type"] == "http.disconnect"
 
 
@@ -313,5 +313,6 @@ async def _answer(send: Send, body: bytes, headers: Headers = ()) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+_ASKING: Final = frozenset({b"x-amux-strict", b"x-amux-hop", b"x-amux-max-cost", b"x-amux-timeout"})
 _LONGEST_NUMBER: Final = 9  # digits
 _SECONDS: Final = re.compile(rb"\d{1,9}(\.\d{1,9})?")

@@ -118,7 +118,7 @@ def asked(principal: Principal, path: str, body: bytes, headers: Iterable[tuple[
     Raises:
         InvalidRequestError: its idempotency key is none.
     """
-    found = [(name, value) for name, value in headers if name in (KEY, RETRIES)]
+    found = [(name, value) for name, value in headers if name in _READ]
     if not found:
         return None
     fingerprint = fingerprint_of(path, body)
@@ -271,5 +271,6 @@ def _size(answer: Answer) -> int:
 
 
 PARAM: Final = "Idempotency-Key"
+_READ: Final = frozenset({KEY, RETRIES})
 _KEY: Final = re.compile(rb"[ -~]{1,255}")
 _COUNT: Final = re.compile(rb"[0-9]{1,3}")

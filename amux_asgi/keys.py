@@ -137,7 +137,7 @@ class KeysInTurn:
             RateLimitError: this client was wrong too often.
             StorageUnavailableError: nobody can tell at present.
         """
-        error = unknown_key()
+        error: AuthenticationError | None = None
         for store in self._stores:
             try:
                 return await store.authenticate(key, peer)
@@ -145,7 +145,7 @@ class KeysInTurn:
                 if refused.code != UNKNOWN:
                     raise
                 error = refused
-        raise error
+        raise error or unknown_key()
 
 
 def unknown_key() -> AuthenticationError:

@@ -37,6 +37,34 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T | None:
         raise  # the work's own
 
 
+async def at_once(work: Coroutine[Any, Any, T]) -> T | None:
+    """Give what the work gives without a wait; `None` if it would have to wait, and is then cancelled.
+
+    On asyncio it is told so right where it is: a deadline that has passed takes four times as long, and the event loop.
+    """
+    if not on_asyncio():
+        return await within(0, work)
+    try:
+        if (wait := work.send(None)) is not None:
+            wait.cancel()  # as a task does that is cancelled: it may be another task
+        wait = work.throw(asyncio.CancelledError())
+    except StopIteration as ended:
+        return ended.value
+    except asyncio.CancelledError:
+        return None
+    return await _ending(work, wait)
+
+
+async def _ending(work: Coroutine[Any, Any, T], wait: object) -> T | None:
+    """See work to its end that was cancelled, and waits once more before it does so."""
+    try:
+        return await _rest(work, wait)
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise  # not only the work is cancelled
+        return None
+
+
 @coroutine
 def _rest(work: Coroutine[Any, Any, T], wait: object) -> Generator[Any, Any, T]:
     """Do what an `await` does, of work that has begun: hand each wait to the event loop, and back what comes of it."""
