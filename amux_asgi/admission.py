@@ -26,6 +26,10 @@ class Unit(StrEnum):  # a text, as those are looked up without a function of Pyt
     CONCURRENT = "concurrent"
 
 
+IMAGES: Final = Unit.IMAGES  # Python 3.11 finds an enum's members by a function of Python, each time
+MEGAPIXELS: Final = Unit.MEGAPIXELS
+
+
 class Rule(Struct, frozen=True, kw_only=True, dict=True):
     """At most so much in any window of so many seconds; or, where there is no window, at once.
 
@@ -137,9 +141,9 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     def weight(self, unit: Unit) -> int:
         """Say what it weighs by a rule of this unit."""
-        if unit is _IMAGES:
+        if unit is IMAGES:
             return self.images
-        return self.pixels if unit is _MEGAPIXELS else 1
+        return self.pixels if unit is MEGAPIXELS else 1
 
 
 class Hit(Struct, frozen=True, kw_only=True):
@@ -250,8 +254,6 @@ async def enter(limiter: Limiter, hits: Sequence[Hit], outer: Admission | None =
     return Admission(limiter, await limiter.admit(hits), outer)
 
 
-_IMAGES: Final = Unit.IMAGES  # Python 3.11 finds an enum's members by a function of Python, each time
-_MEGAPIXELS: Final = Unit.MEGAPIXELS
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _NAMES: Final = {seconds: name for name, seconds in _SECONDS.items()}
 _UNITS: Final = {

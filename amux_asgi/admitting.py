@@ -7,12 +7,25 @@ from typing import Final
 from msgspec import Struct
 
 from amux_asgi.adapters._base import pixels_of
-from amux_asgi.admission import Demand, Hit, Rule
+from amux_asgi.admission import IMAGES, MEGAPIXELS, Demand, Hit, Rule, Unit
 from amux_asgi.keys import Principal
 from amux_asgi.models import find
 from amux_asgi.schema import GenerationRequest
 
 USUAL: Final = 1024 * 1024  # pixels of a picture of which nobody can say anything
+
+
+class Asked(Struct, frozen=True):
+    """A request as it was fitted to an upstream's model: its pixels are counted where a rule asks for them."""
+
+    request: GenerationRequest
+    upstream: str
+
+    def weight(self, unit: Unit) -> int:
+        """Say what it weighs by a rule of this unit."""
+        if unit is IMAGES:
+            return self.request.n or 1
+        return demand_of(self.request, self.upstream).pixels if unit is MEGAPIXELS else 1
 
 
 class Rulebook(Struct, frozen=True, kw_only=True):
@@ -23,7 +36,7 @@ class Rulebook(Struct, frozen=True, kw_only=True):
     key: tuple[Rule, ...] = ()
     models: Mapping[str, tuple[Rule, ...]] = {}
 
-    def hits(self, principal: Principal, model: str, demand: Demand) -> list[Hit]:
+    def hits(self, principal: Principal, model: str, demand: Demand | Asked) -> list[Hit]:
         """List what a request for a model, by the client's name of it, falls under."""
         own = self.key if principal.limits is None else principal.limits
         hits = _hits(own, key_scope(principal), demand) if own else []
@@ -36,7 +49,7 @@ class Rulebook(Struct, frozen=True, kw_only=True):
         return hits
 
 
-def _hits(rules: Iterable[Rule], scope: str, demand: Demand) -> list[Hit]:
+def _hits(rules: Iterable[Rule], scope: str, demand: Demand | Asked) -> list[Hit]:
     return [Hit(rule=rule, scope=scope, weight=demand.weight(rule.unit)) for rule in rules]
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from amux_asgi.adapters.openai import order as fields_of
 from amux_asgi.admission import Admission, Standing, enter
-from amux_asgi.admitting import Rulebook, demand_of
+from amux_asgi.admitting import Asked, Rulebook
 from amux_asgi.asking import MAYBE_PAID, Choice, Sending, Sent, Watch
 from amux_asgi.capabilities import Capabilities, capabilities
 from amux_asgi.claims import NEVER, Work
@@ -248,7 +248,7 @@ class Gateway:
 
     async def _admit(self, plan: Plan, runtime: Runtime) -> Admission:
         """Take what it weighs by every limit that it falls under, or nothing."""
-        demand = demand_of(plan.first.adapted.request, plan.first.candidate.rules)
+        demand = Asked(plan.first.adapted.request, plan.first.candidate.rules)
         hits = self._limits.hits(plan.principal, plan.model, demand)
         return await enter(runtime.limiter, hits, plan.terms.admission)
 

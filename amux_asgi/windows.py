@@ -74,14 +74,14 @@ class Counters:
         return standings
 
     def _look(self, named: _Named, nodes: int, now: int) -> tuple[Standing, ...]:
-        return tuple(
-            [
-                self._at_once(hit, counter, hit.rule.share(nodes))
-                if hit.rule.at_once
-                else self._in_window(hit, counter, hit.rule.share(nodes), now)
-                for counter, hit in named
-            ]
-        )
+        standings: list[Standing] = []
+        for counter, hit in named:
+            limit = hit.rule.limit if nodes == 1 else hit.rule.share(nodes)
+            if hit.rule.at_once:
+                standings.append(self._at_once(hit, counter, limit))
+            else:
+                standings.append(self._in_window(hit, counter, limit, now))
+        return tuple(standings)
 
     def _add(self, named: _Named, lease: str | None, now: int) -> None:
         held: list[str] = []

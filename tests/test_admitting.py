@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from amux_asgi import GenerationRequest, Principal, rules
-from amux_asgi.admission import Demand
-from amux_asgi.admitting import USUAL, Rulebook, demand_of
+from amux_asgi.admission import Demand, Unit
+from amux_asgi.admitting import USUAL, Asked, Rulebook, demand_of
 
 BOOK = Rulebook(
     gateway=rules("600 requests/minute"),
@@ -60,3 +60,5 @@ def test_what_a_request_asks_for(upstream: str, size: str | None, n: int | None,
     request = GenerationRequest(prompt="a", size=size, n=n)
 
     assert demand_of(request, upstream) == Demand(images=n or 1, pixels=pixels)
+    asked = Asked(request, upstream)
+    assert [asked.weight(unit) for unit in Unit] == [1, n or 1, pixels, 1]
