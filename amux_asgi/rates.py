@@ -6,15 +6,16 @@ of the prompt for each picture): `least <= cost <= most`. Whatever an upstream s
 `LARGEST`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
 
 from amux_asgi.catalogue._base import ANY, ImagePrices, TokenPrices
 from amux_asgi.models import CATALOGUE
-from amux_asgi.schema import BAD_JSON, NOTHING, GenerationRequest, ImagesResponse, Usage
+from amux_asgi.schema import BAD_JSON, GenerationRequest, ImagesResponse, Usage
 from amux_asgi.tokens import PARTIAL, picture_tokens
 
 LARGEST: Final = 2**63 - 1
@@ -28,6 +29,8 @@ ABSURD: Final = 10_000_000
 """Tokens that no answer has: ten of the dearest pictures with a known count are 237,190."""
 
 Priced = TokenPrices | ImagePrices
+Count = Callable[[str | None, str | None], tuple[int, int] | None]
+"""From size and quality, `None` for any, to the least and the most of one picture; `None` where nobody knows."""
 
 
 class Range(Struct, frozen=True):
@@ -44,11 +47,10 @@ class Rate:
         """`row` is the catalogue's name of the model; a price that was `told` goes by the client's words."""
         entry = CATALOGUE.get(row)
         self.priced: Priced | None = priced
-        self._row = row
         self._told = told
-        self._is_known = entry is not None
         self._defaults = (None, None) if entry is None else entry.spec.defaults
         self._text_most = 0 if entry is None else entry.text_most
+        self._count = _counter(priced, row)
 
     def estimate(self, request: GenerationRequest, *, sure: bool = True) -> Range | None:
         """Give the least and the most that a valid request can cost; `None` where that has no price.
@@ -58,16 +60,17 @@ class Rate:
         model makes these), `gif` and `svg`. Unless size and quality are `sure`, the catalogue's prices do not go by
         them: of all that it could come to, the dearest is the most.
         """
-        priced = self.priced
-        if priced is None:
+        span = self._count(*self._asked(request)) if sure or self._told else self._count(None, None)
+        if span is None:
             return None
-        size, quality = self._asked(request) if sure or self._told else (None, None)
-        if isinstance(priced, TokenPrices):
-            found = self._by_tokens(priced, request, self._tokens(size, quality))
+        least, most = span
+        if isinstance(self.priced, TokenPrices):
+            if request.output_format in _UNCOUNTED:
+                return None
+            least, most = self._by_tokens(self.priced, request, least, most)
         else:
-            span = _rows(priced, size, quality)
-            found = None if span is None else Range(span[0], span[1] * (request.n or 1))
-        return found if found is not None and found.most <= LARGEST else None
+            most *= request.n or 1
+        return Range(least, most) if most <= LARGEST else None
 
     def cost(
         self, request: GenerationRequest, images: ImagesResponse, usage: Usage | None, *, sure: bool = True
@@ -79,77 +82,71 @@ class Rate:
         nothing free, and nobody poor.
         """
         priced = self.priced
-        if priced is None:
-            return None
-        sure = sure or self._told
         count = min(len(images.data), request.n or 1)
-        if isinstance(priced, ImagePrices):
-            words = self._said(request, images, sure=sure)
-            each = next((span[1] for said in words if (span := _rows(priced, *said))), None)
+        if not isinstance(priced, TokenPrices):
+            each = self._most(request, images, sure=sure)
             return None if each is None else _checked(each * count)
         if request.output_format == "svg":
             return None  # drawn by another model, at that model's prices
         if usage is not None and _is_sound(usage):
             expected = None
             if _is_mixed(priced, usage):  # otherwise nothing depends on what the pictures are, and most end here
-                expected = self._expected(request, images, count, sure=sure)
-            charge = _checked(_by_usage(priced, usage, expected, PARTIAL * (request.partial_images or 0) * count))
+                expected = self._most(request, images, sure=sure)
+            partial_out = PARTIAL * (request.partial_images or 0)
+            charge = _checked(_by_usage(priced, usage, None if expected is None else (expected + partial_out) * count))
             if charge is not None:
                 return charge
-        tokens = self._expected(request, images, count, sure=sure)
+        tokens = self._most(request, images, sure=sure)
         if tokens is None or request.output_format == "gif":
             return None
         # Nobody told the input: the bound, which is never less than the vendor's bill.
-        return _checked(_total(tokens * priced.image_out + _bytes(request) * count * priced.text_in))
+        return _checked(_total((tokens * priced.image_out + _bytes(request) * priced.text_in) * count))
 
     def _asked(self, request: GenerationRequest) -> tuple[str | None, str | None]:
         """Give size and quality of a request, `None` for whatever the model will choose."""
         size, quality = self._defaults
         return _concrete(request.size) or size, _concrete(request.quality) or quality
 
-    def _said(
-        self, request: GenerationRequest, images: ImagesResponse, *, sure: bool
-    ) -> Iterator[tuple[str | None, str | None]]:
-        """Give what the pictures may be, surest first: as the answer says, as was asked for, anything."""
-        if sure:
+    def _most(self, request: GenerationRequest, images: ImagesResponse, *, sure: bool) -> int | None:
+        """Count the most of one picture by what it may be, surest first: as the answer says, as was asked, anything."""
+        span = None
+        if sure or self._told:
             size, quality = self._asked(request)
-            extra = images.extra
-            yield _told(extra.get("size", NOTHING)) or size, _told(extra.get("quality", NOTHING)) or quality
-            yield size, quality
-        yield None, None
+            told_size, told_quality = _told(images, "size"), _told(images, "quality")
+            span = self._count(told_size or size, told_quality or quality) or self._count(size, quality)
+        span = span or self._count(None, None)
+        return None if span is None else span[1]
 
-    def _expected(self, request: GenerationRequest, images: ImagesResponse, count: int, *, sure: bool) -> int | None:
-        """Count the tokens of so many pictures, by what they may be."""
-        for size, quality in self._said(request, images, sure=sure):
-            if span := self._tokens(size, quality):
-                return span[1] * count
-        return None
-
-    def _tokens(self, size: str | None, quality: str | None) -> tuple[int, int] | None:
-        # Only what the catalogue bounds is remembered: other models' sizes may be a megabyte of anything.
-        return picture_tokens(self._row, size, quality) if self._is_known else None
-
-    def _by_tokens(
-        self, priced: TokenPrices, request: GenerationRequest, tokens: tuple[int, int] | None
-    ) -> Range | None:
-        if tokens is None or request.output_format in _UNCOUNTED:
-            return None
+    def _by_tokens(self, priced: TokenPrices, request: GenerationRequest, least: int, most: int) -> tuple[int, int]:
+        """Price the tokens of a picture; for the most, all that may come beside them, of as many as are asked for."""
         length = _bytes(request)
-        image = (tokens[1] + PARTIAL * (request.partial_images or 0)) * priced.image_out
+        image = (most + PARTIAL * (request.partial_images or 0)) * priced.image_out
         text = length * priced.text_in + (self._text_most or length + TEXT_OUT) * priced.text_out
-        return Range(_total(tokens[0] * priced.image_out), _total((image + text) * (request.n or 1)))
+        return _total(least * priced.image_out), _total((image + text) * (request.n or 1))
 
 
-def _by_usage(priced: TokenPrices, usage: Usage, expected: int | None, partial: int) -> int:
+def _counter(priced: Priced | None, row: str) -> Count:
+    """Give what counts one picture: its tokens, or by a table its price."""
+    if isinstance(priced, ImagePrices):
+        return partial(_rows, priced)
+    # Only what the catalogue bounds is remembered: other models' sizes may be a megabyte of anything.
+    return partial(picture_tokens, row) if priced is not None and row in CATALOGUE else _uncounted
+
+
+def _uncounted(_size: str | None, _quality: str | None) -> None:
+    """Count what nobody can."""
+
+
+def _by_usage(priced: TokenPrices, usage: Usage, expected: int | None) -> int:
     """Price tokens by what they are of. No upstream tells which of them were cached.
 
-    Output that is not told apart is text only beyond what the pictures (`expected`) and the partial ones are.
+    Output that is not told apart is text only beyond what the pictures, with the partial ones, are `expected` to be.
     """
     image_in = 0 if usage.input_tokens_details is UNSET else usage.input_tokens_details.image_tokens
     if usage.output_tokens_details is not UNSET:
         text_out = usage.output_tokens_details.text_tokens
     elif expected is not None:
-        text_out = max(0, usage.output_tokens - expected - partial)
+        text_out = max(0, usage.output_tokens - expected)
     else:
         text_out = 0
     return _total(
@@ -191,8 +188,9 @@ def _is_sound(usage: Usage) -> bool:
     )
 
 
-def _told(raw: Raw) -> str | None:
-    if not 0 < len(raw) <= _LONGEST:
+def _told(images: ImagesResponse, name: str) -> str | None:
+    raw = images.extra.get(name)
+    if raw is None or not 0 < len(raw) <= _LONGEST:
         return None
     try:
         return _concrete(_text.decode(raw))
