@@ -12,6 +12,8 @@ from amux_asgi.schema import NOTHING, ImagesResponse, TokensDetails, Usage
 
 def shares(count: int, most: int) -> list[int]:
     """Split a number of pictures into asks of at most `most`."""
+    if count <= most:
+        return [count]
     return [min(most, count - done) for done in range(0, count, most)]
 
 

@@ -108,38 +108,40 @@ class Planner:
             )
         body = body_of(asked) if isinstance(asked, GenerationRequest) else asked
         model = self._resolve(body.model, principal)
-        request, first, candidates = self._choose(model, body, strict=terms.strict or self._strict)
+        request, first, others = self._choose(model, body, strict=terms.strict or self._strict)
         plan = Plan(
             model=model,
             request=request,
             principal=principal,
             terms=terms,
             first=first,
-            others=tuple(candidates[1:]),
-            cost=self._cost(model, first, candidates[1:], body),
-            resting=self._resting(candidates, body),
+            others=others,
+            cost=self._cost(model, first, others, body) if others else self._range(model, first),
+            resting=self._resting(first, others, body),
         )
         if terms.max_cost is not None:
             _check_most(plan, terms.max_cost)
         return plan
 
-    def _choose(self, model: str, body: Body, *, strict: bool) -> tuple[GenerationRequest, Choice, list[Candidate]]:
+    def _choose(
+        self, model: str, body: Body, *, strict: bool
+    ) -> tuple[GenerationRequest, Choice, tuple[Candidate, ...]]:
         """Find the first that can be asked this, and who is behind it; if nobody can, the first one says why."""
+        if (only := self._routes.only(model)) is not None:
+            request = parse(body, only.spec)
+            return request, fit(only, request, strict=strict), ()
         fault: InvalidRequestError | None = None
         for candidates in self._candidates(model):
             for i, candidate in enumerate(candidates):
                 try:
                     request = parse(body, candidate.spec)
-                    return request, fit(candidate, request, strict=strict), candidates[i:]
+                    return request, fit(candidate, request, strict=strict), tuple(candidates[i + 1 :])
                 except InvalidRequestError as error:
                     fault = fault or error
         raise cast("InvalidRequestError", fault)  # there is at least one candidate
 
     def _candidates(self, model: str) -> Iterator[list[Candidate]]:
         """Give those that come first, up to so many open ones that no request needs more; only then all others too."""
-        if (only := self._routes.only(model)) is not None:
-            yield [only]
-            return
         drawn = self._routes.candidates(model, turn=next(self._turns), random=self._random)
         found: list[Candidate] = []
         is_open: list[bool] = []
@@ -172,11 +174,12 @@ class Planner:
         resting.sort(key=lambda candidate: not self._health.is_left(candidate.seat))
         return [*compress(candidates, is_open), *resting]
 
-    def _resting(self, candidates: list[Candidate], body: Body) -> GatewayError | None:
+    def _resting(self, first: Choice, others: tuple[Candidate, ...], body: Body) -> GatewayError | None:
         """Say why nobody can be asked, if so: of those that could, the first is the one most open."""
-        seat = candidates[0].seat
+        seat = first.candidate.seat
         if self._health.is_open(seat) or self._health.is_left(seat):
             return None
+        candidates = (first.candidate, *others)
         kinds = {candidate.kind: candidate for candidate in candidates}
         able = {kind for kind, candidate in kinds.items() if _asked(candidate, body) is not None}
         return self._health.refusal([candidate.seat for candidate in candidates if candidate.kind in able])
