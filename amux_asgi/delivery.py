@@ -5,7 +5,6 @@ Bytes are never encoded anew, so what they say of their origin (C2PA) stays.
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from operator import is_
 from typing import Final
 
 import msgspec
@@ -50,7 +49,7 @@ class Step(Enum):
     REHOST = "fetch from the URL, and host"
 
 
-KEPT: Final = (Step.KEEP_URL, Step.KEEP_BASE64)  # no set: an enum's members are hashed by a function in Python
+KEPT: Final = (Step.KEEP_BASE64, Step.KEEP_URL)  # no set: an enum's members are hashed by a function in Python
 
 
 class Delivered(Struct, frozen=True):
@@ -116,16 +115,13 @@ def _in_one_form(image: Image, step: Step) -> Image:
 
 def handed_on(images: ImagesResponse, wish: Wish) -> ImagesResponse | None:
     """Give the same answer if all its pictures are kept as they are; `None` if something must be done with one."""
-    steps: list[Step] = []
+    is_same = "output_format" in images.extra  # otherwise the pictures are looked at, to tell what they are
     for image in images.data:
         step = step_of(image, wish)
         if step not in KEPT:
             return None
-        steps.append(step)
-    if "output_format" in images.extra:  # so what the pictures are need not be looked at
-        data = tuple(map(_in_one_form, images.data, steps))
-        return images if all(map(is_, data, images.data)) else replace(images, data=data)
-    return joined(images, list(map(kept, images.data, steps)))
+        is_same = is_same and _in_one_form(image, step) is image
+    return images if is_same else joined(images, [kept(image, step_of(image, wish)) for image in images.data])
 
 
 def joined(images: ImagesResponse, outcomes: Sequence[Delivered | Exception]) -> ImagesResponse:
