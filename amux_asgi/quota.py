@@ -55,7 +55,7 @@ class State(StrEnum):
     SWEPT = "swept"  # released by another process, because its own was dead
 
 
-class Verb(Enum):
+class Verb(StrEnum):
     """What can be done to a reservation."""
 
     CAPTURE = "capture"
@@ -66,7 +66,13 @@ class Verb(Enum):
     @property
     def tells(self) -> bool:
         """Tell whether it says what is to be charged; for the others, what was earned until then is."""
-        return self in (Verb.CAPTURE, Verb.RELEASE)
+        return self in _TELLING
+
+
+# Members of enums are looked up once: until Python 3.12 that takes longer than what is decided by them.
+_TELLING: Final = (Verb.CAPTURE, Verb.RELEASE)
+HELD: Final = State.HELD
+_CAPTURED: Final = State.CAPTURED
 
 
 class Step(Enum):
@@ -89,6 +95,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Verb], tuple[Step, State]]] = {
 
 Whatever is not here changes nothing: the first end of a reservation is its only one.
 """
+_TAKE: Final = Step.TAKE
+_CHARGE: Final = Step.CHARGE
 
 
 class Line(Struct, frozen=True):
@@ -224,7 +232,7 @@ def fresh_id(prefix: str, now: int) -> str:
 
 def wallets_of(account: str, budget: str | None) -> tuple[str, ...]:
     """Name the wallets of an account and of a key's own budget, in that order."""
-    return (account_wallet(account),) if budget is None else (account_wallet(account), budget_wallet(budget))
+    return (_ACCOUNT + account,) if budget is None else (_ACCOUNT + account, _BUDGET + budget)
 
 
 def account_wallet(account: str) -> str:
@@ -250,7 +258,7 @@ def hold(wallets: Iterable[Wallet], amount: int) -> tuple[Wallet, ...]:
     for wallet in wallets:
         if not wallet.affords(amount):
             raise refusal(wallet.id)
-    return tuple(replace(wallet, available=wallet.available - amount, held=wallet.held + amount) for wallet in wallets)
+    return tuple([_moved(wallet, -amount, amount, 0) for wallet in wallets])
 
 
 def earn(line: Line, earned: int, images: int) -> Line:
@@ -259,7 +267,7 @@ def earn(line: Line, earned: int, images: int) -> Line:
     Raises:
         StorageUnavailableError: nothing is held any more.
     """
-    if line.state is not State.HELD:
+    if line.state is not HELD:
         raise _too_late()
     return replace(line, earned=chargeable(earned, line.amount), images=images)
 
@@ -272,23 +280,22 @@ def end(line: Line, verb: Verb, charge: int, wallets: Iterable[Wallet]) -> tuple
     Raises:
         StorageUnavailableError: the reservation was swept, and the wallets no longer cover the charge.
     """
-    if (line.state, verb) not in TRANSITIONS:
+    transition = TRANSITIONS.get((line.state, verb))
+    if transition is None:
         return None
-    step, uncharged = TRANSITIONS[line.state, verb]
+    step, uncharged = transition
     charge = chargeable(charge, line.amount) if verb.tells else _left(line)
-    after = replace(line, state=State.CAPTURED if charge else uncharged, charged=charge)
+    after = Line(_CAPTURED if charge else uncharged, line.amount, charge, line.earned, line.images)
     if after == line:
         return None
-    match step:
-        case Step.TAKE:
-            return after, tuple(_taken(wallet, line.amount, charge) for wallet in wallets)
-        case Step.CHARGE:
-            afresh = tuple(wallets)
-            if not all(wallet.affords(charge) for wallet in afresh):
-                raise _too_late()
-            return after, tuple(_charged(wallet, charge) for wallet in afresh)
-        case _:  # a refund
-            return after, tuple(_charged(wallet, charge - line.charged) for wallet in wallets)
+    if step is _TAKE:
+        return after, tuple([_taken(wallet, line.amount, charge) for wallet in wallets])
+    if step is _CHARGE:
+        afresh = tuple(wallets)
+        if not all(wallet.affords(charge) for wallet in afresh):
+            raise _too_late()
+        return after, tuple(_charged(wallet, charge) for wallet in afresh)
+    return after, tuple(_charged(wallet, charge - line.charged) for wallet in wallets)  # a refund
 
 
 def unheard(wallet: str) -> Wallet:
@@ -359,7 +366,7 @@ def refusal(wallet: str) -> QuotaError:
 
 def _left(line: Line) -> int:
     """Say what is charged where nobody tells: what was delivered, but never more than was taken already."""
-    return line.earned if line.state is State.HELD else min(line.earned, line.charged)
+    return line.earned if line.state is HELD else min(line.earned, line.charged)
 
 
 def _too_late() -> StorageUnavailableError:
@@ -369,16 +376,22 @@ def _too_late() -> StorageUnavailableError:
 
 
 def _taken(wallet: Wallet, amount: int, charge: int) -> Wallet:
-    return replace(
-        wallet,
-        available=wallet.available + amount - charge,
-        held=wallet.held - amount,
-        captured=wallet.captured + charge,
-    )
+    return _moved(wallet, amount - charge, -amount, charge)
 
 
 def _charged(wallet: Wallet, charge: int) -> Wallet:
-    return replace(wallet, available=wallet.available - charge, captured=wallet.captured + charge)
+    return _moved(wallet, -charge, 0, charge)
+
+
+def _moved(wallet: Wallet, available: int, held: int, captured: int) -> Wallet:
+    """Add to each of the three."""
+    return Wallet(
+        id=wallet.id,
+        available=wallet.available + available,
+        held=wallet.held + held,
+        captured=wallet.captured + captured,
+        credit=wallet.credit,
+    )
 
 
 _NEVER: Final = Line(State.RELEASED, 0)

@@ -95,7 +95,7 @@ def test_whatever_happens_in_whatever_order_a_wallet_tells_of_its_reservation(
     for verb, number in doings:
         before = line
         try:
-            if isinstance(verb, str):
+            if not isinstance(verb, Verb):
                 line = quota.earn(line, number, 1)
             elif ended := quota.end(line, verb, number, [wallet]):
                 line, (wallet,) = ended

@@ -290,7 +290,7 @@ async def test_conflicts_are_tried_again_in_silence(postgresql_server: PostgreSQ
 
 
 def inject(transaction: Transaction) -> None:
-    """Let a tenth of the signs of life, and so of all transactions, fail."""
+    """Let a tenth of the changes of wallets fail, and with them their transactions."""
     for statement in (
         "CREATE SEQUENCE injected",
         """CREATE FUNCTION inject() RETURNS trigger AS $$ BEGIN
@@ -299,7 +299,7 @@ def inject(transaction: Transaction) -> None:
              ELSIF random() < 0.05 THEN
                PERFORM nextval('injected'); RAISE EXCEPTION 'injected' USING ERRCODE = '40001';
              END IF; RETURN NEW; END $$ LANGUAGE plpgsql""",
-        "CREATE TRIGGER inject BEFORE UPDATE ON owners FOR EACH ROW EXECUTE FUNCTION inject()",
+        "CREATE TRIGGER inject BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION inject()",
     ):
         transaction.connection.exec_driver_sql(statement)
 

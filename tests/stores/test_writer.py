@@ -22,7 +22,7 @@ from amux_asgi.quota import Answer, Attempt, Order, Settlement, Verb, account_wa
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
 from amux_asgi.stores.sql.ledger import Change
-from amux_asgi.stores.sql.operation import Chore, Operation, Pace, Task, Transaction, Waiter, waiter_here
+from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, Transaction, desk_here
 from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
@@ -179,13 +179,14 @@ def cancelling(hold: Hold, scope: anyio.CancelScope) -> Any:
 
     def together(transaction: Transaction, operations: Sequence[Any]) -> None:
         Hold.together(transaction, operations)
-        assert hold.waiter is not None
-        soon = hold.waiter.soon
+        assert hold.desk is not None
+        desk, soon = hold.desk, hold.desk.soon
 
         def cancelled(*told: Any) -> None:
+            desk.soon = soon
             soon(lambda: (scope.cancel(), told))  # and nothing else
 
-        hold.waiter.soon = cancelled
+        desk.soon = cancelled
 
     return together
 
@@ -412,14 +413,14 @@ async def test_what_comes_after_the_end_is_refused(database: str) -> None:
 async def test_a_closed_event_loop_gets_its_money_back(database: str) -> None:
     """A hold whose loop was closed meanwhile is as if it had never been."""
 
-    async def wait() -> Waiter:
-        return waiter_here()
+    async def here() -> Desk:
+        return desk_here(None, time.monotonic)
 
     async with opened_store(database) as stores:
         await give(stores, 100)
         loop = asyncio.new_event_loop()
         hold = Hold(order("gen_1"), stores.writer.clock() + 9)
-        hold.waiter = await anyio.to_thread.run_sync(loop.run_until_complete, wait())
+        hold.desk = await anyio.to_thread.run_sync(loop.run_until_complete, here())
         await anyio.to_thread.run_sync(loop.close)
 
         stores.writer.put(hold)

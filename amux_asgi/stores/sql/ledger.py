@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
+
+import anyio
 
 from amux_asgi.errors import InvalidRequestError, NotFoundError
 from amux_asgi.quota import Answer, Order, Settlement, Verb, Wallet
@@ -79,8 +82,8 @@ class SqlLedger:
             StorageUnavailableError: it was not noted, so the picture may not be delivered.
         """
         deadline = self._writer.clock() + self._writer.pace.capture
-        # A cancellation waits, as it does for a capture.
-        await self._writer.run(Earn(order, earned, images, deadline), shield=True)
+        with anyio.CancelScope(shield=True):  # a cancellation waits, as it does for a capture
+            await self._writer.run(Earn(order, earned, images, deadline))
 
     async def capture(self, order: Order, settlement: Settlement, answer: Answer | None = None) -> int:
         """Take what it did cost, at most what was held, and keep the answer with it; tell what was charged.
@@ -90,8 +93,9 @@ class SqlLedger:
         """
         deadline = self._writer.clock() + self._writer.pace.capture
         capture = End(order.id, order.wallets, Verb.CAPTURE, settlement, deadline=deadline, answer=answer)
-        # A cancellation waits: this ends by itself, and what it says decides what is delivered.
-        return await self._writer.run(capture, shield=True)
+        with anyio.CancelScope(shield=True):  # this ends by itself, and what it says decides what is delivered
+            await self._writer.run(capture)
+        return cast("int", capture.result)
 
     def release(self, order: Order, settlement: Settlement) -> None:
         """Give everything back but the charge, as soon as it can be written."""

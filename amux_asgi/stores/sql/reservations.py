@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
-from amux_asgi.quota import Answer, Line, Order, Settlement, State, Verb, earn, end, hold
+from amux_asgi.quota import HELD, Answer, Line, Order, Settlement, Verb, earn, end, hold
 from amux_asgi.stores.sql.book import Asked, Book, Row, read, write
 from amux_asgi.stores.sql.operation import Operation, Transaction
 
@@ -67,7 +67,7 @@ class Hold(MoneyOperation):
         order = self.order
         if not (self.abandoned or self.id in book.rows):
             book.change(hold(book.of(self.wallets), order.amount))
-            book.rows[self.id] = Line(State.HELD, order.amount)
+            book.rows[self.id] = Line(HELD, order.amount)
             book.begun.append(
                 (
                     order.id,
@@ -171,9 +171,9 @@ class End(Later):
             StorageUnavailableError: it is to be paid, and cannot be.
         """
         row = book.rows.get(self.id)
-        if row is None and self.verb is Verb.CAPTURE:
-            raise _lost()
         if row is None:
+            if self.verb is Verb.CAPTURE:
+                raise _lost()
             return 0
         ended = end(row, self.verb, self.settlement.charged, book.of(self.wallets))
         if self.answer is not None and (self.verb is Verb.REVOKE or ended is not None):
@@ -181,9 +181,10 @@ class End(Later):
         if ended is None:
             return row.charged
         after, wallets = ended
-        after = replace(after, images=self._images(row))
-        if row.state is State.HELD:
+        if row.state is HELD:
             self._delivered = row.images
+        images = row.images if row.state is HELD and not self.verb.tells else self.settlement.images
+        after = replace(after, images=images)
         book.change(wallets)
         book.rows[self.id] = after
         book.ended.append(_ended(self.id, after, self.settlement))
@@ -194,11 +195,6 @@ class End(Later):
             book.withdrawn.append((answer.claim, answer.expires))
         else:
             book.answers.append((answer.expires, answer.facts, answer.body, answer.claim, book.owner))
-
-    def _images(self, row: Line) -> int:
-        """Say how many pictures there were: where nobody tells, those that were earned."""
-        untold = row.state is State.HELD and not self.verb.tells
-        return row.images if untold else self.settlement.images
 
     def undo(self) -> Operation[Any] | None:
         """Take a capture back whose success nobody hears of, as nothing is delivered for it; give back what is held.
@@ -217,7 +213,7 @@ def _lost() -> StorageUnavailableError:
 
 def _ended(row: str, line: Line, settlement: Settlement) -> Row:
     return (
-        line.state.value,
+        str(line.state),
         line.charged,
         settlement.cost,
         settlement.channel,

@@ -10,10 +10,9 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any, Final, cast
 
-import anyio
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,14 +22,14 @@ from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
     Clock,
+    Desk,
     Operation,
     Pace,
     T,
     Task,
     Transaction,
-    Waiter,
     away,
-    waiter_here,
+    desk_here,
 )
 from amux_asgi.stores.sql.schema import OWNERS
 
@@ -58,20 +57,21 @@ class Writer:
         self._opened: tuple[int, int] | None = None  # the file that the connection is to
         self._connection: sa.Connection | None = None
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._desk: Desk | None = None  # where the last one waits
         self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
         self._batch: list[Operation[Any]] = []  # being tried
         self._pause = 0.0  # while the store is away
         self._chores: list[tuple[float, Chore]] = []
-        self._beaten = clock()
         self._last: float | None = None  # when the thread writes no more
         self._last_words: Operation[Any] | None = None
         self._wake = threading.Event()
-        self._ended = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._loop, name="amux-writer", daemon=True)
 
     def start(self, chores: Iterable[Chore] = ()) -> None:
         """Begin to write."""
-        self._chores = [(self.clock() + chore.every, chore) for chore in chores]
+        now = self.clock()
+        self._chores = [(now + chore.every, chore) for chore in (Chore(self.pace.beat, self._beat), *chores)]
         self._thread.start()
 
     def stop(self, last: Operation[Any]) -> None:
@@ -82,7 +82,7 @@ class Writer:
         self._thread.join(self.pace.farewell)
         if self._thread.is_alive():
             logger.warning("the database did not answer while the gateway stopped")
-        self._ended.set()
+        self._ended = True
         self._give_up()
 
     def join(self) -> None:
@@ -92,11 +92,11 @@ class Writer:
     def put(self, operation: Operation[Any]) -> None:
         """Have something written that nobody waits for."""
         self._queue.put(operation)
-        if self._ended.is_set():  # looked at behind the put, as the thread puts an end to itself before it looks
+        if self._ended:  # looked at behind the put, as the thread puts an end to itself before it looks
             self._give_up()
 
-    async def run(self, operation: Operation[T], *, shield: bool = False) -> T:
-        """Have something written, and wait until it is durable; shielded, also when cancelled meanwhile.
+    async def run(self, operation: Operation[T]) -> T:
+        """Have something written, and wait until it is durable.
 
         Raises:
             StorageUnavailableError: it was not written by its deadline; should it be all the same, it is taken back.
@@ -104,12 +104,11 @@ class Writer:
         """
         if not operation.owed and self._queue.qsize() + len(self._backlog) >= self.pace.waiting:
             raise away("too much is waiting to be written")
-        operation.waiter = waiter = waiter_here()
+        operation.desk = self._desk = desk = desk_here(self._desk, self.clock)
+        desk.enter(operation)
         self.put(operation)
         try:
-            rung = False
-            with anyio.CancelScope(shield=True) if shield else nullcontext():
-                rung = await waiter.wait(max(0.0, operation.deadline - self.clock()))
+            rung = await desk.wait(operation)
         except BaseException:
             self._abandon(operation)
             raise
@@ -138,12 +137,12 @@ class Writer:
             logger.critical("the thread that writes to the database ended by an error", exc_info=True)
         finally:
             self._disconnect()
-            self._ended.set()
+            self._ended = True
             self._give_up()
 
     def _is_over(self) -> bool:
         if self._last is None:
-            return self._ended.is_set()  # whoever waited for the thread gave it up
+            return self._ended  # whoever waited for the thread gave it up
         return self.clock() >= self._last or not (self._backlog or self._queue.qsize())
 
     def _take(self) -> list[Operation[Any]]:
@@ -215,16 +214,19 @@ class Writer:
         """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
         connection = self._connected()
         with told_alike(connection), connection.begin():
-            transaction = Transaction(connection, self._beat(connection))
+            transaction = Transaction(connection, self._name(connection))
+            kinds: dict[Callable[..., None], list[Operation[Any]]] = {}
             for operation in batch:
                 operation.error = None
-            kinds = dict.fromkeys(operation.together for operation in batch)
+                kinds.setdefault(operation.together, []).append(operation)
             # Tasks come last, so that they see what was put before them, and find the wallets locked in order.
-            for together in sorted(kinds, key=lambda kind: kind is Task.together):
-                together(transaction, [operation for operation in batch if operation.together is together])
+            tasks = kinds.pop(Task.together, ())
+            for together, operations in kinds.items():
+                together(transaction, operations)
+            Task.together(transaction, tasks)
             for operation in batch:
                 operation.tried = True
-            if self._ended.is_set():  # all waiters were told that nothing more is written
+            if self._ended:  # all waiters were told that nothing more is written
                 raise away("the gateway stopped before this was written")
 
     def _connected(self) -> sa.Connection:
@@ -238,18 +240,22 @@ class Writer:
             self._connection = self.engine.connect()
         return self._connection
 
-    def _beat(self, connection: sa.Connection) -> str:
-        """Show that this process lives. Whom another one took for dead goes on under a new name.
+    def _name(self, connection: sa.Connection) -> str:
+        """Give the name that this process has, and let nobody take it for dead meanwhile.
 
-        The new name is kept whatever becomes of the commit: if that is unknown, the next beat finds out.
+        Whom another one took for dead goes on under a new name. That is kept whatever becomes of the commit: if it is
+        unknown, the next transaction finds out.
         """
-        self._beaten = self.clock()
         cursor = cursor_of(connection)
-        cursor.execute(text_of(_BEAT, connection.dialect.name, "owner"), (self.owner,))
-        if not cursor.rowcount:
+        cursor.execute(text_of(_ALIVE, connection.dialect.name, "owner"), (self.owner,))
+        if not cursor.fetchall():
             self.owner = fresh_owner()
             connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
         return self.owner
+
+    def _beat(self) -> Operation[None]:
+        """Show that this process lives."""
+        return Task(_count_on, self.clock() + self.pace.patience)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -278,16 +284,16 @@ class Writer:
 
     def _finish(self, operations: Iterable[Operation[Any]]) -> None:
         """Tell all who wait, each event loop at once."""
-        told: dict[Callable[..., object], list[Operation[Any]]] = {}
+        told: dict[Desk, list[Operation[Any]]] = {}
         for operation in operations:
             operation.done = True
             if operation.abandoned:
                 self._undo(operation)
-            elif operation.waiter is not None:
-                told.setdefault(operation.waiter.soon, []).append(operation)
-        for soon, some in told.items():
+            elif operation.desk is not None:
+                told.setdefault(operation.desk, []).append(operation)
+        for desk, some in told.items():
             try:
-                soon(_ring_all, [operation.waiter for operation in some if operation.waiter])
+                desk.soon(desk.ring, some)
             except RuntimeError:  # the loop is closed, and nobody hears of it
                 for operation in some:
                     self._undo(operation)
@@ -299,9 +305,6 @@ class Writer:
 
     def _do_chores(self) -> None:
         now = self.clock()
-        if now - self._beaten >= self.pace.beat:
-            self._beaten = now
-            self._queue.put(Task(_nothing, now + self.pace.patience))
         for i, (due, chore) in enumerate(self._chores):
             if now >= due:
                 self._chores[i] = (now + chore.every, chore)
@@ -339,18 +342,15 @@ def fresh_owner() -> str:
     return secrets.token_hex(8)
 
 
-def _nothing(_transaction: Transaction) -> None:
-    """Do nothing: each transaction is a sign of life by itself."""
+def _count_on(transaction: Transaction) -> None:
+    connection = transaction.connection
+    cursor_of(connection).execute(text_of(_BEAT, connection.dialect.name, "owner"), (transaction.owner,))
 
 
-def _ring_all(waiters: Iterable[Waiter]) -> None:
-    for waiter in waiters:
-        waiter.ring()
-
-
+_ALIVE: Final = (  # locked: whoever would take it for dead passes it by, or this waits and finds it dead
+    sa.select(OWNERS.c.id).where(OWNERS.c.id == sa.bindparam("owner"), OWNERS.c.dead.is_(False)).with_for_update()
+)
 _BEAT: Final = (
-    OWNERS.update()
-    .where(OWNERS.c.id == sa.bindparam("owner"), OWNERS.c.dead.is_(False))
-    .values(beats=OWNERS.c.beats + sa.literal_column("1"))
+    OWNERS.update().where(OWNERS.c.id == sa.bindparam("owner")).values(beats=OWNERS.c.beats + sa.literal_column("1"))
 )
 _BIRTH: Final = OWNERS.insert()
