@@ -1,7 +1,6 @@
 """One generation, end to end: the order of the steps stands in `generate`, `_claim`, `_work` and `_paid`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -162,10 +161,10 @@ class Gateway:
         if plan.request.stream:
             raise InvalidRequestError("a stream is read with Gateway.stream(); leave out 'stream' here", param="stream")
         reader = _Reader()
-        work = partial(self._work, plan, partial(self._paid, plan, deadline))
+        work = partial(self._claim, plan, deadline, reader, self._paid, said_again)
         gone = True
         try:
-            made = await self._runtimes.run(partial(self._claim, plan, deadline, reader, work, said_again), self._lines)
+            made = await self._runtimes.run(work, self._lines)
             gone = terms.gone is not None and await terms.gone()
         except GatewayError:
             gone = False
@@ -194,9 +193,9 @@ class Gateway:
         plan, deadline = self._planned(asked, principal, terms)
         reader = _Reader()
         stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave, answered=reader.answer)
-        work = partial(self._work, plan, partial(self._streamed, stream, plan, deadline))
-        job = partial(self._claim, plan, deadline, reader, work, partial(_told_again, stream))
-        reader.outcome = self._runtimes.begin(job, self._lines, stream.end)
+        pay, again = partial(self._streamed, stream), partial(_told_again, stream)
+        work = partial(self._claim, plan, deadline, reader, pay, again)
+        reader.outcome = self._runtimes.begin(work, self._lines, stream.end)
         return stream
 
     def _planned(self, asked: Body | GenerationRequest, principal: Principal, terms: Terms) -> tuple[Plan, float]:
@@ -210,7 +209,7 @@ class Gateway:
         plan: Plan,
         deadline: float,
         reader: "_Reader",
-        work: Callable[["_Job"], Awaitable[T]],
+        pay: Callable[["_Job", "_Admitted"], Awaitable[T]],
         again: Callable[[Answer], T],
         runtime: Runtime,
     ) -> T:
@@ -223,7 +222,7 @@ class Gateway:
             with runtime.in_flight.open(plan.principal.key) as held:
                 pictures = plan.request.n or 1
                 held.reserve(runtime.in_flight.expected(plan.model, pictures, longest=self._settings.max_answer))
-                made = await work(_Job(turn, runtime, held))
+                made = await self._work(_Job(plan, deadline, turn, runtime, held), pay)
                 runtime.in_flight.learn(plan.model, pictures, held.seen)
                 return made
         except GatewayError as error:
@@ -234,17 +233,19 @@ class Gateway:
         finally:
             turn.drop()
 
-    async def _work(self, plan: Plan, pay: Callable[["_Job", "_Admitted"], Awaitable[T]], job: "_Job") -> T:
+    async def _work(self, job: "_Job", pay: Callable[["_Job", "_Admitted"], Awaitable[T]]) -> T:
         """Do it, if it can be done at present, within the limits: their places are held to its end, whoever leaves."""
+        plan = job.plan
         if plan.resting is not None:
             raise plan.resting
         async with self._postman.ready(plan, job.runtime):
             if plan.cost is None and not plan.terms.paid:
                 await check_unlimited(job.runtime.ledger, plan)
-            admission = await self._admit(plan, job.runtime)
-            with ExitStack() as places:
-                places.callback(admission.leave)
-                return await pay(job, _Admitted(admission.standings, places.close))
+            admitted = _Admitted(await self._admit(plan, job.runtime))
+            try:
+                return await pay(job, admitted)
+            finally:
+                admitted.leave()
 
     async def _admit(self, plan: Plan, runtime: Runtime) -> Admission:
         """Take what it weighs by every limit that it falls under, or nothing."""
@@ -252,17 +253,17 @@ class Gateway:
         hits = self._limits.hits(plan.principal, plan.model, demand)
         return await enter(runtime.limiter, hits, plan.terms.admission)
 
-    async def _paid(self, plan: Plan, deadline: float, job: "_Job", admitted: "_Admitted") -> Generation:
+    async def _paid(self, job: "_Job", admitted: "_Admitted") -> Generation:
         """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
-        ledger = _ledger(plan, job)
+        plan, ledger = job.plan, _ledger(job)
         order = self._settler.order(plan)
         attempts: list[Attempt] = []
-        sending = self._sending(order.id, plan, deadline, attempts, job.held)
+        sending = self._sending(order.id, job, attempts)
         settled = False
         await ledger.hold(order)
         try:
             sent = await self._sender.send(sending, job.runtime)
-            images = await self._deliver(plan, deadline, order.id, job, sent)
+            images = await self._deliver(order.id, job, sent)
             price, settlement = self._settler.settled(plan, sent, len(images.data), attempts)
             made = self._made(order, sent, images, price, attempts, admitted.standings)
             answer = NEVER  # unless there is a claim, by which somebody might ask for it
@@ -280,41 +281,32 @@ class Gateway:
         (job.work.keep if plan.terms.paid else job.work.finish)(answer)  # whoever charges further out keeps no answers
         return made
 
-    async def _streamed(
-        self, stream: Stream, plan: Plan, deadline: float, job: "_Job", admitted: "_Admitted"
-    ) -> Streamed:
+    async def _streamed(self, stream: Stream, job: "_Job", admitted: "_Admitted") -> Streamed:
         """Do the same picture by picture, as they come; who has them all may come again at once."""
         stream.standings = admitted.standings
-        order = self._settler.order(plan)
+        order = self._settler.order(job.plan)
         attempts: list[Attempt] = []
         streamer = Streamer(
             stream,
-            plan,
+            job.plan,
             order,
             job.work,
-            ledger=_ledger(plan, job),
+            ledger=_ledger(job),
             settler=self._settler,
-            deliver=partial(self._deliver, plan, deadline, order.id, job),
+            deliver=partial(self._deliver, order.id, job),
             attempts=attempts,
             reveal=self._settings.reveal,
             settled=admitted.leave,
         )
-        sending = self._sending(order.id, plan, deadline, attempts, job.held, watch=streamer)
+        sending = self._sending(order.id, job, attempts, watch=streamer)
         return await streamer.run(partial(self._sender.send, sending, job.runtime))
 
-    async def _deliver(self, plan: Plan, deadline: float, generation: str, job: "_Job", sent: Sent) -> ImagesResponse:
-        left = deadline - self._clock()
-        return await self._postman.deliver(plan, sent, generation, left, job.runtime, grow=job.held.grow)
+    async def _deliver(self, generation: str, job: "_Job", sent: Sent) -> ImagesResponse:
+        left = job.deadline - self._clock()
+        return await self._postman.deliver(job.plan, sent, generation, left, job.runtime, grow=job.held.grow)
 
-    def _sending(  # noqa: PLR0913, PLR0917, what belongs to one generation
-        self,
-        generation: str,
-        plan: Plan,
-        deadline: float,
-        attempts: list[Attempt],
-        held: Held,
-        watch: Watch | None = None,
-    ) -> Sending:
+    def _sending(self, generation: str, job: "_Job", attempts: list[Attempt], watch: Watch | None = None) -> Sending:
+        plan, held = job.plan, job.held
         return Sending(
             id=generation,
             request=plan.request,
@@ -323,7 +315,7 @@ class Gateway:
             fits=partial(self._fits, plan),
             strict=plan.terms.strict or self._settings.strict,
             hops=plan.terms.hops,
-            deadline=deadline,
+            deadline=job.deadline,
             attempts=attempts,
             key=held.key,
             grow=held.grow,
@@ -366,18 +358,27 @@ class Gateway:
 
 
 class _Job(Struct, frozen=True):
-    """What one generation has: what others may wait for, what runs, and the bytes that it holds."""
+    """What one generation has: what is to be done, and until when; what others may wait for; what runs; its bytes."""
 
+    plan: Plan
+    deadline: float
     work: Work
     runtime: Runtime
     held: Held
 
 
-class _Admitted(Struct, frozen=True):
-    """How the limits stand, and what gives the places back that are held by them: at the end, if not before."""
+class _Admitted:
+    """How the limits stand, and the places that are held by them."""
 
-    standings: tuple[Standing, ...]
-    leave: Callable[[], None]
+    def __init__(self, admission: Admission) -> None:
+        self.standings: tuple[Standing, ...] = admission.standings
+        self._admission: Admission | None = admission
+
+    def leave(self) -> None:
+        """Give the places back: at the end, if not before."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.leave()
 
 
 class _Reader:
@@ -405,9 +406,9 @@ class _Reader:
             self._work.answered()
 
 
-def _ledger(plan: Plan, job: _Job) -> Ledger:
+def _ledger(job: _Job) -> Ledger:
     """Give what charges, unless somebody further out does."""
-    return MemoryLedger() if plan.terms.paid else job.runtime.ledger
+    return MemoryLedger() if job.plan.terms.paid else job.runtime.ledger
 
 
 def _told_again(stream: Stream, answer: Answer) -> Streamed:

@@ -68,12 +68,12 @@ class Places:
         if self._wait(key) > left:
             raise self._overloaded("this upstream cannot be asked in the time that is left")
 
-    def place(self, key: str, *, left: float) -> "Place":
-        """Give a place to be entered: it is waited for at most `left` seconds, and held until it is left."""
-        return Place(self, key, left)
-
     async def take(self, key: str, left: float) -> float:
-        """Take a place; tell when it was taken."""
+        """Take a place, waiting at most `left` seconds; tell when it was taken, which `leave` wants to know.
+
+        Raises:
+            OverloadedError: there was none in time.
+        """
         if self._taken < self._places:
             self._taken += 1
         else:
@@ -154,24 +154,3 @@ class Places:
         """Say when the line will be half as long."""
         half = (self._pace or 0.0) * self._waiting / self._places / 2
         return OverloadedError(message, retry_after=min(max(half, SHORTEST), LONGEST))
-
-
-class Place:
-    """A place while entered; a class, as a generator would cost each request several times as much.
-
-    Entering raises `OverloadedError` if there was none in time.
-    """
-
-    __slots__ = ("_key", "_left", "_places", "_taken")
-
-    def __init__(self, places: Places, key: str, left: float) -> None:
-        self._places = places
-        self._key = key
-        self._left = left
-        self._taken = 0.0
-
-    async def __aenter__(self) -> None:
-        self._taken = await self._places.take(self._key, self._left)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._places.leave(self._taken)

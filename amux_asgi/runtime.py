@@ -102,8 +102,11 @@ class Home(Struct, frozen=True, eq=False):
 
     async def run(self, work: Callable[[Runtime], Awaitable[T]], lines: Lines) -> T:
         """Run a job's work with what its version needs."""
-        async with self.wires.used(lines) as wired:
+        wired = await self.wires.use(lines)
+        try:
             return await work(self.runtime(wired))
+        finally:
+            self.wires.leave(wired)
 
     def runtime(self, wired: Wired) -> Runtime:
         """Give what a job of one version has."""

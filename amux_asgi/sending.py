@@ -128,10 +128,14 @@ class Sender:
         """Ask once, unless others have failed there since it `arrived`, and keep how it ended."""
         channel = choice.candidate.channel
         hearing = self._hearing(choice, sending)
+        places = runtime.places[channel.name]
         try:
-            async with runtime.places[channel.name].place(sending.key, left=self._left(sending)):
+            taken = await places.take(sending.key, self._left(sending))
+            try:
                 self._check(choice.candidate, arrived)
                 images = await self._reported(choice, sending, runtime.transports[channel.name], offset, hearing)
+            finally:
+                places.leave(taken)
         except GatewayError as error:
             if hearing is not None and hearing.made:
                 return await hearing.rest(error)
@@ -168,10 +172,17 @@ class Sender:
         candidate, begun = choice.candidate, self._clock()
         channel = candidate.channel
         timeout = min(channel.timeout, self._left(sending) + SHORTEST_TIME)
+        exchange = channel.exchanges.get(candidate.credential)
         try:
-            images = await self._carry(choice, sending, transport, offset, hearing)
+            if exchange is None:
+                flow, way = self._way(choice, sending, transport, offset, candidate.credential, hearing)
+                images = await carry(flow, way, timeout=timeout)
+            else:
+                async with self._tokens.shown(exchange, transport, timeout=timeout) as token:
+                    flow, way = self._way(choice, sending, transport, offset, token, hearing)
+                    images = await carry(flow, way, timeout=min(timeout, self._left(sending) + SHORTEST_TIME))
         except GatewayError as error:
-            said = signal(error, token=candidate.credential in channel.exchanges)
+            said = signal(error, token=exchange is not None)
             short = timeout < min(channel.timeout, self._patience) / 2  # too short to blame the upstream
             if error.end is End.FINAL:
                 self._health.answered(candidate.seat, begun)
@@ -191,23 +202,6 @@ class Sender:
         if left < 0:
             raise UpstreamTimeoutError("too little time is left for an upstream to be asked", end=End.NEVER_SENT)
         return left
-
-    async def _carry(
-        self, choice: Choice, sending: Sending, transport: Transport, offset: int, hearing: Hearing | None
-    ) -> ImagesResponse:
-        candidate = choice.candidate
-        channel = candidate.channel
-        timeout = min(channel.timeout, sending.deadline - self._clock())
-        begin = channel.exchanges.get(candidate.credential)
-
-        async def carried(credential: str) -> ImagesResponse:
-            flow, way = self._way(choice, sending, transport, offset, credential, hearing)
-            return await carry(flow, way, timeout=min(timeout, self._left(sending) + SHORTEST_TIME))
-
-        if begin is None:
-            return await carried(candidate.credential)
-        async with self._tokens.shown(begin, transport, timeout=timeout) as token:
-            return await carried(token)
 
     def _way(  # noqa: PLR0913, PLR0917, all that an attempt has
         self,

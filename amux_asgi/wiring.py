@@ -57,12 +57,8 @@ class Wires:
         self._newest: Wired | None = None
         self._changing = anyio.Lock()
 
-    def used(self, lines: Lines) -> "Use":
-        """Give a version to be entered, which stays open until it is left."""
-        return Use(self, lines)
-
     async def use(self, lines: Lines) -> Wired:
-        """Begin to use a version."""
+        """Begin to use a version, which stays open until it is left."""
         wired = self._versions.get(id(lines)) or await self._wire(lines)
         wired.users += 1
         return wired
@@ -130,23 +126,6 @@ class Wires:
         async with opener() as transport:
             task_status.started(_Opened(transport, over))
             await over.wait()
-
-
-class Use:
-    """A version in use while entered; a class, as a generator would cost each request several times as much."""
-
-    __slots__ = ("_lines", "_wired", "_wires")
-
-    def __init__(self, wires: Wires, lines: Lines) -> None:
-        self._wires = wires
-        self._lines = lines
-
-    async def __aenter__(self) -> Wired:
-        self._wired = await self._wires.use(self._lines)
-        return self._wired
-
-    async def __aexit__(self, *_: object) -> None:
-        self._wires.leave(self._wired)
 
 
 def _openers(lines: Lines) -> list[Open]:

@@ -9,6 +9,7 @@ import pytest
 
 from amux_asgi.errors import OverloadedError
 from amux_asgi.places import Places
+from tests.test_places import holding
 
 pytestmark = pytest.mark.anyio
 PLACES: Final = 20
@@ -60,7 +61,7 @@ class Simulation:
 
     async def _ask(self, key: str) -> None:
         begun = self.now
-        async with self.places.place(key, left=PATIENCE):
+        async with holding(self.places, key, PATIENCE):
             end = anyio.Event()
             self._count += 1
             heapq.heappush(self._ends, (self.now + self.chance.uniform(0.5, 1.5) * TAKES, self._count, end))

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from amux_asgi.transport.base import Open, Transport
-from amux_asgi.wiring import Line, Wires
+from amux_asgi.wiring import Line, Lines, Wired, Wires
 from tests.test_runtime import Opened
 
 pytestmark = pytest.mark.anyio
@@ -24,6 +24,16 @@ async def wires() -> AsyncGenerator[Wires]:
             running.close()
 
 
+@asynccontextmanager
+async def used(running: Wires, lines: Lines) -> AsyncGenerator[Wired]:
+    """Use a version while inside."""
+    wired = await running.use(lines)
+    try:
+        yield wired
+    finally:
+        running.leave(wired)
+
+
 async def test_a_channel_that_is_gone_is_closed_after_its_last_request() -> None:
     """Not before, and a new one is open by then."""
     old, new = Opened(), Opened()
@@ -31,7 +41,7 @@ async def test_a_channel_that_is_gone_is_closed_after_its_last_request() -> None
 
     async with wires() as running:
         await running.renew(before)
-        async with running.used(before):
+        async with used(running, before):
             await running.renew(after)
             while_used = (old.now, new.now)
         await anyio.wait_all_tasks_blocked()
@@ -50,9 +60,9 @@ async def test_a_channel_that_stays_keeps_its_connections_and_its_places() -> No
 
     async with wires() as running:
         await running.renew(before)
-        async with running.used(before) as old:
+        async with used(running, before) as old:
             await running.renew(after)
-            async with running.used(after) as new:
+            async with used(running, after) as new:
                 pass
 
     assert old.places["same"] is new.places["same"]
@@ -70,7 +80,7 @@ async def test_a_late_request_of_an_old_version_opens_it_once_more() -> None:
     async with wires() as running:
         await running.renew(before)
         await running.renew(after)
-        async with running.used(before) as first, running.used(before) as second:
+        async with used(running, before) as first, used(running, before) as second:
             assert first is second
             assert old.now == 1
 
@@ -87,7 +97,7 @@ async def test_what_cannot_be_opened_leaves_what_is_open() -> None:
         with pytest.raises(ZeroDivisionError):
             await running.renew({"b": Line(half.opener()), "a": before["a"], "c": Line(failing)})
         await anyio.wait_all_tasks_blocked()
-        async with running.used(before):
+        async with used(running, before):
             open_now = (opened.now, half.now)
 
     assert open_now == (1, 0)
@@ -99,7 +109,7 @@ async def test_two_first_requests_open_it_once() -> None:
     lines = {"a": Line(opened.opener())}
 
     async def use(running: Wires) -> None:
-        async with running.used(lines):
+        async with used(running, lines):
             await anyio.lowlevel.checkpoint()
 
     async with wires() as running, anyio.create_task_group() as tasks:

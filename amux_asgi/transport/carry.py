@@ -17,7 +17,7 @@ from amux_asgi.adapters._base import Sign
 from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutError, UpstreamTooLargeError
 from amux_asgi.schema import ImagesResponse
 from amux_asgi.transport.base import Incoming, Progress, Transport
-from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
+from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
@@ -175,11 +175,10 @@ def check_headers(request: HttpRequest) -> None:
     Raises:
         UpstreamError: nothing was sent.
     """
-    for name, value in request.headers:
-        if not _is_header(name, value):
-            raise UpstreamError(
-                f"the header {name[:40]!r} of an ask holds a character that HTTP does not allow", retry=False
-            )
+    if (name := _wrong(request.headers)) is not None:
+        raise UpstreamError(
+            f"the header {name[:40]!r} of an ask holds a character that HTTP does not allow", retry=False
+        )
 
 
 @lru_cache(maxsize=_SAID_AGAIN)
@@ -188,8 +187,9 @@ def _is_plain(url: str) -> bool:
 
 
 @lru_cache(maxsize=_SAID_AGAIN)
-def _is_header(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+def _wrong(headers: Headers) -> str | None:
+    """Name the first header that is none."""
+    return next((name for name, value in headers if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value))), None)
 
 
 async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = None) -> bytes:
