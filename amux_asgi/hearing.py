@@ -11,6 +11,7 @@ import anyio
 from amux_asgi.asking import BILLED, Choice, Sending, Sent, Watch
 from amux_asgi.errors import End, GatewayError, UpstreamBadResponseError, UpstreamTooLargeError
 from amux_asgi.fanout import joined
+from amux_asgi.loops import turn
 from amux_asgi.quota import Attempt
 from amux_asgi.redact import hide
 from amux_asgi.schema import ImagesResponse, Preview
@@ -117,7 +118,7 @@ class Hearing:
     async def _let_take(self) -> None:
         """Let a reader who waits take a preview before the next one comes with the same piece and stands in for it."""
         for _ in range(_TURNS):
-            await anyio.lowlevel.checkpoint()
+            await turn()
 
     async def _hand(self, images: ImagesResponse) -> None:
         self._in_hand = images

@@ -2,10 +2,11 @@
 
 import asyncio  # noqa: TID251, the one place where a request's tasks know about it
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any, Protocol
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint, current_token
 
 from amux_asgi.errors import NotStartedError
 
@@ -23,8 +24,8 @@ class Bell(Protocol):
         """Let it go on."""
         ...
 
-    async def wait(self) -> None:
-        """Wait until it was rung."""
+    async def wait(self, within: float = inf) -> None:
+        """Wait until it was rung, or for so many seconds."""
         ...
 
 
@@ -64,6 +65,11 @@ def bell_here() -> Bell:
         return _EventBell()
 
 
+async def turn() -> None:
+    """Let all others have a turn."""
+    await (asyncio.sleep(0) if on_asyncio() else checkpoint())
+
+
 class _FutureBell:
     __slots__ = ("_future",)
 
@@ -74,8 +80,15 @@ class _FutureBell:
         if not self._future.done():  # who waited may have left
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        await self._future
+    async def wait(self, within: float = inf) -> None:
+        if within == inf:
+            await self._future
+            return
+        timer = asyncio.get_running_loop().call_later(within, self.ring)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
 
 
 class _EventBell:
@@ -85,8 +98,9 @@ class _EventBell:
     def ring(self) -> None:
         self._event.set()
 
-    async def wait(self) -> None:
-        await self._event.wait()
+    async def wait(self, within: float = inf) -> None:
+        with anyio.move_on_after(within):
+            await self._event.wait()
 
 
 _loose: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references

@@ -48,8 +48,9 @@ class EventReader:
             self._returned = line.endswith(b"\r")
             if half:
                 continue
-            self._keep(line.rstrip(b"\r\n"))
-            if line.endswith(_ENDS):
+            part = line.rstrip(b"\r\n")
+            self._keep(part)
+            if len(part) < len(line):
                 yield from self._end_line()
 
     def end(self) -> list[ServerEvent]:
@@ -121,7 +122,6 @@ def _lines(piece: bytes) -> list[bytes]:
 
 
 _ENCODER: Final = msgspec.json.Encoder()
-_ENDS: Final = (b"\n", b"\r")
 _MARK: Final = b"\xef\xbb\xbf"  # a byte order mark, which may stand before the first line
 _START: Final = len(_MARK + b"event: ")  # bytes that tell what a line is
 _TINY: Final = 1024  # bytes

@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from amux_asgi.errors import INTERNAL, GatewayError, InternalError, RequestTimeoutError
 from amux_asgi.events import PREVIEW, Event, error_frame
+from amux_asgi.patience import within
 from amux_asgi.respond import encoded, log
 from amux_asgi.scope import facts_of
 from amux_asgi.sse import DONE, HEARTBEAT
@@ -122,10 +123,14 @@ class StreamAnswer:
             await self._in_time({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def _in_time(self, message: Message) -> None:
-        with anyio.move_on_after(self._pace.write_timeout), suppress(OSError):  # what a server raises for who has left
+        if not await within(self._pace.write_timeout, self._is_taken(message)):
+            raise _GoneError
+
+    async def _is_taken(self, message: Message) -> bool:
+        with suppress(OSError):  # what a server raises for who has left
             await self._send(message)
-            return
-        raise _GoneError
+            return True
+        return False
 
     async def _end(self) -> None:
         await self._in_time({"type": "http.response.body", "body": b"", "more_body": False})

@@ -67,7 +67,7 @@ class Streamer:
         self._attempts = attempts
         self._reveal = frozenset(reveal)
         self._settled = settled
-        self._turn = anyio.Lock()  # of pictures that are finished side by side
+        self._turn = anyio.Lock(fast_acquire=True)  # of pictures that are finished side by side
         self._parts: list[Settlement] = []  # of what was told
         self._frames: list[bytearray] = []  # of the same, for the answer that is kept, if one is
         self._waiting: list[_Finished] = []  # until what they earned is committed

@@ -5,13 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Self
 
-import anyio
-
 from amux_asgi.admission import Standing
 from amux_asgi.errors import GatewayError
 from amux_asgi.events import ERROR, PREVIEW, Event
 from amux_asgi.generation import Streamed
 from amux_asgi.jobs import Outcome
+from amux_asgi.loops import Bell, bell_here
 from amux_asgi.sse import EventReader
 
 Count = Callable[[int], object]
@@ -44,7 +43,7 @@ class Stream:
         self._count = count
         self._left = left
         self._answered = answered
-        self._bell = anyio.Event()
+        self._bell: Bell | None = None  # that the reader waits for
         self._ended = False
         self._error: Exception | None = None
         self._gone = False
@@ -70,9 +69,8 @@ class Stream:
             GatewayError: as above.
         """
         if not (self._waiting or self._ended):
-            self._bell = anyio.Event()
-            with anyio.move_on_after(within):
-                await self._bell.wait()
+            self._bell = bell_here()
+            await self._bell.wait(within)
         if self._waiting:
             return self._waiting.pop(0)
         error, self._error = self._error, None
@@ -104,7 +102,7 @@ class Stream:
         else:
             self._count(len(event.frame))
         self._waiting.append(event)
-        self._bell.set()
+        self._wake()
 
     def say_again(self, made: Streamed) -> None:
         """Let the reader have what an earlier request was told."""
@@ -121,7 +119,7 @@ class Stream:
         """Say that this is all, and why if it is not; only the first word counts."""
         if not self._ended:
             self.made, self._error, self._ended = made, error, True
-            self._bell.set()
+            self._wake()
 
     def end(self, outcome: Outcome[Streamed]) -> None:
         """Say that the job has ended; of a bug the operator hears where no reader can any more."""
@@ -129,3 +127,7 @@ class Stream:
         if (self._gone or self._ended) and not (fault is None or isinstance(fault, GatewayError)):
             logger.error("a stream failed after its reader had all, or had left", exc_info=fault)
         self.close(None if outcome.value is None else outcome.value[0], fault)
+
+    def _wake(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
