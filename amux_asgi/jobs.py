@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import anyio
 
 from amux_asgi.errors import GatewayError, UpstreamTimeoutError
-from amux_asgi.loops import Bell, Spawn, bell_here
+from amux_asgi.loops import Bell, Spawn, bell_here, scope_here
 
 T = TypeVar("T")
 STOPPED: Final = "the gateway stopped before the picture was ready"
@@ -96,7 +96,7 @@ class Outcome(Generic[T]):
     __slots__ = ("_bell", "_ended", "error", "scope", "value", "waited_for")
 
     def __init__(self, ended: Callable[["Outcome[T]"], object] | None = None, *, bell: Bell | None = None) -> None:
-        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.scope: anyio.CancelScope = scope_here()
         self.value: tuple[T] | None = None
         self.error: Exception | None = None
         self.waited_for: bool = True

@@ -2,7 +2,7 @@
 
 import asyncio  # noqa: TID251, the one place where a request's tasks know about it
 from collections.abc import Callable, Coroutine
-from math import inf
+from functools import cache
 from typing import Any, Protocol
 
 import anyio
@@ -65,9 +65,24 @@ def bell_here() -> Bell:
         return _EventBell()
 
 
-async def turn() -> None:
-    """Let all others have a turn."""
-    await (asyncio.sleep(0) if on_asyncio() else checkpoint())
+def scope_here() -> anyio.CancelScope:
+    """Give a scope to be entered on this event loop, which ends when it is cancelled."""
+    return _asyncio_scope()() if on_asyncio() else anyio.CancelScope()
+
+
+def move_on_after(seconds: float) -> anyio.CancelScope:
+    """Give a scope to be entered now, which is left after so many seconds."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return anyio.move_on_after(seconds)
+    return _asyncio_scope()(deadline=loop.time() + seconds)
+
+
+@cache
+def _asyncio_scope() -> type[anyio.CancelScope]:
+    """Give the class of anyio's scopes on asyncio: to find it takes anyio as long as to enter and leave a scope."""
+    return type(anyio.CancelScope())
 
 
 class _FutureBell:

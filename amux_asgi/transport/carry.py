@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from amux_asgi.adapters._base import Sign
 from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutError, UpstreamTooLargeError
+from amux_asgi.loops import move_on_after
 from amux_asgi.schema import ImagesResponse
 from amux_asgi.transport.base import Incoming, Progress, Transport
 from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpResponse
@@ -63,7 +64,7 @@ async def carry(flow: Flow, way: Way, *, timeout: float) -> ImagesResponse:
     """
     progress = Progress()
     try:
-        with anyio.move_on_after(timeout):
+        with move_on_after(timeout):
             return await _talk(partial(next, flow), flow, way, progress)
         late = DeadlineError(f"the upstream did not finish within {timeout:g} seconds", end=end_of(progress))
         with anyio.move_on_after(FAREWELL), suppress(GatewayError):
