@@ -180,6 +180,7 @@ class Claims:
         self._answers = answers
         self._clock = clock
         self._now = now
+        self._alone = Work(now)  # of all that can have no twin: it keeps nothing
         self._keyed: dict[Claim, Shared] = {}
         self._unkeyed: dict[Claim, list[Unkeyed]] = {}
 
@@ -192,7 +193,7 @@ class Claims:
             StorageUnavailableError: the claim could not be written down.
         """
         if ask is None:
-            return Work(self._now)
+            return self._alone
         if ask.kind is Kind.KEYED:
             return await self._claim(ask.claim, deadline)
         answer = await self._pick_up(ask.claim, deadline) if ask.kind is Kind.RETRY else None

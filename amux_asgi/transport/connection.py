@@ -9,7 +9,9 @@ import httptools
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
 
-UNREAD: Final = 262_144  # bytes of a body that may wait for who reads it; then the upstream waits
+UNREAD: Final = (
+    262_144  # bytes of a body that may wait for who reads it, or one read of the socket more; then the upstream waits
+)
 OK: Final = 200
 SWITCHING: Final = 101
 SILENCE: Final = 65_536  # bytes that may come without any of a body: heads, and what chunks and trailers add
@@ -204,7 +206,7 @@ class Connection(asyncio.Protocol):
     def _keep(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._unread += len(piece)
-        if self._unread >= UNREAD and not self._is_paused:
+        if self._unread > UNREAD and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
