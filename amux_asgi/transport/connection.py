@@ -28,13 +28,13 @@ class Connection(asyncio.Protocol):
         self._may_go_on = False  # with another request
         self._loop = asyncio.get_running_loop()
         self._parser: httptools.HttpResponseParser | None = None
-        self._pieces: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None  # while the upstream takes no more
         self._under_way = False  # from a request on, until its answer is whole
         self._reset()
 
     def _reset(self) -> None:
+        self._pieces: deque[bytes] = _NOTHING
         self._is_answered = False  # its head is there
         self._length: int | None = None  # what the head says of the body's
         self._has_end = False  # the answer ends otherwise than with the connection
@@ -235,6 +235,7 @@ class Connection(asyncio.Protocol):
         if self.status < OK:
             return
         self._is_answered = True
+        self._pieces = deque()
         self._keeps = parser.should_keep_alive()
         said = dict(self.headers)
         self._length = int(said["content-length"]) if "content-length" in said else None
@@ -254,3 +255,4 @@ class Connection(asyncio.Protocol):
 
 
 _CUT: Final = "the connection to the upstream was cut"
+_NOTHING: Final[deque[bytes]] = deque()  # until the head is there: one takes 760 bytes, and thousands may wait for it
