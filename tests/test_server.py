@@ -1,6 +1,7 @@
 """The standalone server holds what uvicorn alone does not: deadlines, sizes, strict framing, a clean end."""
 
 import json
+import re
 import resource
 import signal
 import socket
@@ -164,6 +165,18 @@ def test_who_asks_for_a_websocket_gets_an_ordinary_answer(server: Serving) -> No
     assert answer.startswith(b"HTTP/1.1 200 ")
     while server.said() != "GET /socket":
         pass
+
+
+def test_requests_that_do_not_wait_for_answers_get_them_in_order(server: Serving) -> None:
+    """All of one packet on one connection."""
+    posts = [b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (i, i) + b"x" * i for i in (1, 2, 3)]
+
+    answers = server.ask(b"".join([*posts, b"GET /4 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"]))
+    asked = [server.said() for _ in range(4)]
+
+    bodies = re.findall(rb"\r\n\r\n127\.0\.0\.1 http (\d)", answers)
+    assert bodies == [b"1", b"2", b"3", b"0"]
+    assert asked == ["POST /1", "POST /2", "POST /3", "GET /4"]
 
 
 def test_many_connections_that_say_nothing_do_not_keep_others_waiting(server: Serving) -> None:
