@@ -73,6 +73,7 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
     return Config(
         partial(_served, factory, settings.drain),
         factory=True,
+        interface="asgi3",  # which uvicorn sees by itself only where `__call__` is a coroutine function
         host=settings.host,
         port=settings.port,
         workers=settings.workers,

@@ -44,13 +44,15 @@ class Signals:
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
-            with self._heard(asyncio.get_running_loop()):
-                await self._app(scope, receive, send)
-        else:
-            await self._app(scope, receive, self._last(send))
+            return self._lifespan(scope, receive, send)
+        return self._app(scope, receive, self._last(send))
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._heard(asyncio.get_running_loop()):
+            await self._app(scope, receive, send)
 
     @contextmanager
     def _heard(self, loop: asyncio.AbstractEventLoop) -> Generator[None]:
