@@ -85,7 +85,7 @@ class Sender:
             choice, extra = following, extra + 1
 
     async def _ask_all(self, choice: Choice, sending: Sending, runtime: Runtime) -> ImagesResponse:
-        """Ask at once for what the model makes at once, otherwise several times side by side."""
+        """Ask at once for what the model makes at once, otherwise several times."""
         try:
             runtime.places[choice.candidate.channel.name].check(sending.key, left=self._left(sending))
         except GatewayError as error:  # nobody was asked, so this is no attempt
@@ -96,7 +96,7 @@ class Sender:
         return await self._ask_each(choice, sending, runtime)
 
     async def _ask_each(self, choice: Choice, sending: Sending, runtime: Runtime) -> ImagesResponse:
-        """Ask side by side. What was made is delivered, however the other asks ended: they are not sent again."""
+        """Ask side by side; what was made is delivered, however the other asks ended: they are not sent again."""
         parts = choice.parts
         outcomes: dict[int, ImagesResponse | Exception] = {}
 
