@@ -72,7 +72,7 @@ SHELL: Final = (
     "transport",
     "transport.base",
     "transport.carry",
-    "transport.connection",
+    "transport._aiohttp_rest",
     "transport.httpx",  # fetching builds on it
     "transport.*",
     "claims",

@@ -1,6 +1,6 @@
 """What every transport promises."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -22,15 +22,21 @@ class Progress:
         self.began: bool = False
 
 
+Fill = Callable[[memoryview], Awaitable[None]]
+"""Fills a place in memory with the next bytes of a body, all of it; raises as reading a piece does."""
+
+
 class Incoming(Struct, frozen=True, kw_only=True):
     """The head of an answer, and its body as it arrives, in undecoded pieces.
 
-    Header names are in lower case, in the order they came.
+    Header names are in lower case, in the order they came. `fill` is there for a long body that has as many bytes as
+    its `content-length` says, if the transport can bring them where they stay: then it is read either so, or in pieces.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     chunks: AsyncGenerator[bytes]
+    fill: Fill | None = None
 
 
 class Transport(Protocol):

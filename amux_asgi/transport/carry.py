@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
+from io import BytesIO
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,8 +18,8 @@ from amux_asgi.adapters._base import Sign
 from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutError, UpstreamTooLargeError
 from amux_asgi.loops import move_on_after
 from amux_asgi.schema import ImagesResponse
-from amux_asgi.transport.base import Incoming, Progress, Transport
-from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpResponse
+from amux_asgi.transport.base import Fill, Incoming, Progress, Transport
+from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
@@ -203,6 +204,8 @@ async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = N
     """
     if said.isdecimal() and (len(said) > _LONGEST_NUMBER or int(said) > cap):
         raise _too_large(cap)
+    if incoming.fill is not None:
+        return await _filled(incoming.fill, int(said), grow)
     pieces: list[bytes] = []
     size = 0
     async for piece in incoming.chunks:
@@ -218,6 +221,18 @@ async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = N
         return b"".join(pieces)  # of a single one this is no copy
     async with _alone():
         return b"".join(pieces)
+
+
+async def _filled(fill: Fill, size: int, grow: Grow | None) -> bytes:
+    """Take a body of known size into memory, each byte once, in the place where it stays."""
+    whole = BytesIO(bytes(size))  # it takes these zeros over; most of them are no memory until they are written over
+    with whole.getbuffer() as room:
+        for start in range(0, size, _STEP):
+            part = room[start : start + _STEP]
+            await fill(part)
+            if grow is not None:
+                await grow(len(part))
+    return whole.getvalue()  # which is no copy
 
 
 def _alone() -> anyio.Lock:
@@ -243,4 +258,5 @@ _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _turns: Final[RunVar[anyio.Lock]] = RunVar("amux_asgi turns")  # of one event loop
 _LONGEST_NUMBER: Final = 18  # digits
+_STEP: Final = 5 * 2**18  # bytes that are read in one turn of the event loop, and counted
 _TURN: Final = 64  # pieces, after which others have their turn
