@@ -33,8 +33,7 @@ from amux_asgi.small import Flow, Pipeline, event
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
-PIECE: Final = 262_144  # bytes handed to a connection at once
-SWITCH: Final = 0.0002  # seconds that one thread may keep the interpreter while another waits for it
+PIECE: Final = 262_144  # bytes that a reader takes within its time, or all that is left
 COLLECT: Final = 10_000  # objects that come to be, less those that go, until cycles among them are looked for
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
@@ -91,7 +90,8 @@ def uvicorn_config(factory: str, settings: ServerSettings) -> Config:
 class StrictProtocol(HttpToolsProtocol):
     """uvicorn's protocol with more bounds: a deadline and a size for a request's head, and what chunks may add.
 
-    Readers have a deadline too: what was written must leave within `write_timeout`, or the connection is cut.
+    Readers have a deadline too: in every `write_timeout`, `PIECE` bytes of what was written must leave, or all that is
+    left, or the connection is cut.
     """
 
     # Beside uvicorn's own fields they would be more than Python keeps in 300 bytes an object: 1.5 KB a connection.
@@ -113,6 +113,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._write_timeout = write_timeout
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._unsent = 0
         self._in_head = True
         self._overhead = 0
         self._chunked = False
@@ -134,7 +135,7 @@ class StrictProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give the reader its time to take what waits, also when the connection is already closing."""
         super().pause_writing()
-        self._stall = self.loop.call_later(self._write_timeout, self._cut)
+        self._watch()
 
     def resume_writing(self) -> None:
         """All of it has left."""
@@ -223,6 +224,17 @@ class StrictProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _watch(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self._write_timeout, self._look)
+
+    def _look(self) -> None:
+        """See whether the reader has taken its share."""
+        if self._unsent - self.transport.get_write_buffer_size() >= PIECE:
+            self._watch()
+        else:
+            self._cut()
+
     def _cut(self) -> None:
         """Reset the connection: closing it would leave the kernel holding what the reader does not take."""
         self._stall = None
@@ -236,10 +248,9 @@ class StrictProtocol(HttpToolsProtocol):
 
 
 class Answers:
-    """Sends answers in pieces, and answers who still waits when the grace time is over.
+    """Stays until a large answer has left, and answers who still waits when the grace time is over.
 
-    A slow reader so holds little that is written, and can be told from one that stalls. uvicorn itself would say in
-    plain text that it stops.
+    So long its bytes are in memory, and must count as held. uvicorn itself would say in plain text that it stops.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -255,7 +266,8 @@ class Answers:
             if len(message.get("body", b"")) <= PIECE:
                 await send(message)
             else:
-                await _in_pieces(send, message)
+                await send({**message, "more_body": True})
+                await send({**message, "body": b""})  # before which all of it must have left
 
         try:
             await self._app(scope, receive, paced)
@@ -263,14 +275,6 @@ class Answers:
             if begun or scope["type"] != "http":
                 raise
             await respond(scope, send, UpstreamTimeoutError("the gateway stopped before the answer was ready"))
-
-
-async def _in_pieces(send: Send, message: Message) -> None:
-    body = memoryview(message["body"])
-    for end in range(PIECE, len(body), PIECE):
-        await send({**message, "body": body[end - PIECE : end], "more_body": True})
-    last = (len(body) - 1) // PIECE * PIECE
-    await send({**message, "body": body[last:]})
 
 
 class Workers(Multiprocess):

@@ -1,5 +1,6 @@
 """The standalone server holds what uvicorn alone does not: deadlines, sizes, strict framing, a clean end."""
 
+import asyncio  # noqa: TID251, the server is asyncio's
 import json
 import re
 import resource
@@ -9,16 +10,19 @@ import subprocess
 import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import httpx2  # noqa: TID251, the test's client
 import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
 
-from amux_asgi.server import HEAD_BYTES
+from amux_asgi.server import HEAD_BYTES, PIECE, StrictProtocol
 from tests.app.test_mounting import free_port
 from tests.children import until
 from tests.framing import SMUGGLING
+from tests.server_app import make
 
 
 class Serving:
@@ -215,8 +219,64 @@ def test_a_reader_that_stalls_is_cut(hasty: Serving) -> None:
     assert got < 20_000_000
 
 
+class Line(asyncio.Transport):
+    """A connection whose reader takes what the test says."""
+
+    def __init__(self, ends: socket.socket) -> None:
+        super().__init__({"socket": ends})
+        self.unsent = 0
+        self.cut = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.cut = True
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose time is the test's."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.run_until_complete(asyncio.sleep(0))
+        self.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize(("left", "is_cut"), [(8 * PIECE, False), (8 * PIECE + 1, True), (9 * PIECE, True)])
+def test_a_reader_must_take_a_share_of_what_waits_in_every_while(left: int, *, is_cut: bool) -> None:
+    """A large answer is written at once, and one reads it slowly, but reads it."""
+    loop, (here, there) = Clock(), socket.socketpair()
+    with here, there, closing(loop):
+        line = Line(here)
+        options: dict[str, Any] = {"config": Config(make), "server_state": ServerState(), "app_state": {}}
+        protocol = StrictProtocol(**options, _loop=loop, head_timeout=1000, write_timeout=60)
+        protocol.connection_made(line)
+        line.unsent = 10 * PIECE
+        protocol.pause_writing()
+        line.unsent = 9 * PIECE
+        loop.wait(60)
+        assert not line.cut
+
+        line.unsent = left
+        loop.wait(60)
+
+        assert line.cut is is_cut
+        protocol.resume_writing()
+        loop.wait(60)
+        assert line.cut is is_cut
+
+
 def test_a_large_answer_arrives_whole_at_a_reader_that_reads(server: Serving) -> None:
-    """In pieces, byte for byte."""
+    """Byte for byte."""
     assert httpx2.get(f"http://127.0.0.1:{server.port}/big").content == b"x" * 20_000_000
 
 

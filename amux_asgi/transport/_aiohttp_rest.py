@@ -106,4 +106,6 @@ def rest_of(response: aiohttp.ClientResponse) -> Rest | None:
     if transport is None:
         return None  # all of it is there, or the connection is cut
     length = response.content_length or 0
-    return None if length < LONG or "transfer-encoding" in response.headers else Rest(response.content, transport, length)
+    return (
+        None if length < LONG or "transfer-encoding" in response.headers else Rest(response.content, transport, length)
+    )
