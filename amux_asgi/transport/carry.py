@@ -225,7 +225,8 @@ async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = N
 
 async def _filled(fill: Fill, size: int, grow: Grow | None) -> bytes:
     """Take a body of known size into memory, each byte once, in the place where it stays."""
-    whole = BytesIO(bytes(size))  # it takes these zeros over; most of them are no memory until they are written over
+    async with _alone():
+        whole = BytesIO(bytes(size))  # it takes these zeros over, and where they are
     with whole.getbuffer() as room:
         for start in range(0, size, _STEP):
             part = room[start : start + _STEP]
@@ -258,5 +259,5 @@ _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _turns: Final[RunVar[anyio.Lock]] = RunVar("amux_asgi turns")  # of one event loop
 _LONGEST_NUMBER: Final = 18  # digits
-_STEP: Final = 5 * 2**18  # bytes that are read in one turn of the event loop, and counted
+_STEP: Final = 524_288  # bytes that are read in one turn of the event loop, and counted
 _TURN: Final = 64  # pieces, after which others have their turn
