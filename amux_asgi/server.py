@@ -4,6 +4,7 @@
 """
 
 import asyncio  # noqa: TID251, the server is asyncio's
+import ctypes
 import gc
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from types import FrameType
@@ -37,6 +39,8 @@ AT_ONCE: Final = (
     9 * 2**18
 )  # bytes handed to a connection at once: the system takes as many, in a third of a millisecond
 PIECE: Final = 262_144  # bytes that a reader takes within its time, or all that is left
+SWITCH: Final = 0.0002  # seconds that one thread may keep the interpreter while another waits for it
+KEPT: Final = 256 * 2**20  # bytes that nobody uses, and that are not given back to the system
 COLLECT: Final = 10_000  # objects that come to be, less those that go, until cycles among them are looked for
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
@@ -299,6 +303,7 @@ def _served(factory: str, drain: float) -> ASGIApp:
     make: Callable[[], ASGIApp] = load(factory)
     made = make()
     _spare_collections()
+    _keep_memory()
     sys.setswitchinterval(SWITCH)  # with Python's 5 ms, who writes to the database holds its lock for that much longer
     app = Answers(made)
     return Signals(app, made, drain=drain) if isinstance(made, Stoppable) else app
@@ -311,6 +316,20 @@ def _spare_collections() -> None:
     gc.set_threshold(COLLECT)
 
 
+def _keep_memory() -> None:
+    """Have the C library keep what large answers had, if it is glibc, for the next ones.
+
+    From the system, memory comes page by page and cleared: for 16 MB a fourth of all work.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        adjust = ctypes.CDLL(None).mallopt
+        adjust(_OF_ITS_OWN, _LARGEST)
+        adjust(_TRIM, KEPT)
+
+
+_OF_ITS_OWN: Final = -3  # glibc's M_MMAP_THRESHOLD: larger ones go back to the system at once
+_TRIM: Final = -1  # glibc's M_TRIM_THRESHOLD
+_LARGEST: Final = 32 * 2**20  # bytes; glibc takes no more
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio  # noqa: TID251, the server is asyncio's
 import json
-import re
+import platform
 import resource
 import signal
 import socket
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx2  # noqa: TID251, the test's client
@@ -278,6 +279,24 @@ def test_a_reader_must_take_a_share_of_what_waits_in_every_while(left: int, *, i
 def test_a_large_answer_arrives_whole_at_a_reader_that_reads(server: Serving) -> None:
     """Byte for byte."""
     assert httpx2.get(f"http://127.0.0.1:{server.port}/big").content == b"x" * 20_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc is told so")
+def test_the_memory_of_a_large_answer_is_used_again() -> None:
+    """The system need not clear 20 MB for the next one."""
+    with serving() as running:
+
+        def ask() -> None:
+            httpx2.get(f"http://127.0.0.1:{running.port}/big")
+
+        def faults() -> int:
+            return int(Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+        ask()
+        before = faults()
+        ask()
+
+        assert (faults() - before) * resource.getpagesize() < 10_000_000
 
 
 @pytest.mark.parametrize("size", [1, 16, 4096])
