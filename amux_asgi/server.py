@@ -40,7 +40,7 @@ AT_ONCE: Final = (
 )  # bytes handed to a connection at once: the system takes as many, in a third of a millisecond
 PIECE: Final = 262_144  # bytes that a reader takes within its time, or all that is left
 SWITCH: Final = 0.0002  # seconds that one thread may keep the interpreter while another waits for it
-KEPT: Final = 256 * 2**20  # bytes that nobody uses, and that are not given back to the system
+KEPT: Final = 2**30  # bytes that nobody uses, and that are not given back to the system
 COLLECT: Final = 10_000  # objects that come to be, less those that go, until cycles among them are looked for
 PER_CHUNK: Final = 16  # bytes that chunked encoding may add to each byte of a body
 
