@@ -60,8 +60,8 @@ class Settler:
         if ours.priced is not theirs.priced or not adapted.sure:
             price = ours.cost(adapted.request, images, usage, sure=adapted.sure)
         made = len(images.data)
-        if price is None and plan.cost is not None:
-            price = -(-plan.cost.most * made // (plan.request.n or 1))
+        if price is None:
+            price = None if plan.cost is None else -(-plan.cost.most * made // (plan.request.n or 1))
         if price is not None and delivered < made:
             price = -(-price * delivered // made)
         return price, Settlement(
