@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from amux_asgi.errors import GatewayError
 from amux_asgi.idempotency import NEVER, Claim, Found, Turn, conflict, decide
 from amux_asgi.quota import Answer
+from amux_asgi.stores.sql.engine import ask
 from amux_asgi.stores.sql.operation import Chore, Operation, Task, Transaction, away
 from amux_asgi.stores.sql.schema import ANSWERS
 from amux_asgi.stores.sql.writer import PATIENCE, Writer
@@ -258,7 +259,7 @@ class SqlAnswers:
 
     def _sweep(self, transaction: Transaction) -> None:
         now = self._now()
-        expired = transaction.connection.execute(_EXPIRED, {"now": now}).scalars().all()
+        expired = [name for (name,) in ask(transaction.connection, _EXPIRED, now=now, most=AT_ONCE)]
         if expired:
             transaction.connection.execute(_REMOVE, {"names": expired, "now": now})
         if len(expired) == AT_ONCE:
@@ -341,7 +342,7 @@ _EXPIRED: Final = (
     sa.select(ANSWERS.c.claim)
     .where(ANSWERS.c.expires <= sa.bindparam("now"))
     .order_by(ANSWERS.c.expires)
-    .limit(AT_ONCE)
+    .limit(sa.bindparam("most"))
     .with_for_update(skip_locked=True)
 )
 _REMOVE: Final = ANSWERS.delete().where(ANSWERS.c.claim.in_(_NAMES), ANSWERS.c.expires <= sa.bindparam("now"))

@@ -3,8 +3,7 @@
 import random as chance
 import sqlite3
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
@@ -69,21 +68,32 @@ def prepare(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> 
 
 
 def cursor_of(connection: sa.Connection) -> Cursor:
-    """Give a cursor of the driver's own for the transaction that is open; its errors are to be `told_alike`.
+    """Give a cursor of the driver's own for the transaction that is open; its errors are `DriverErrors`.
 
     SQLAlchemy looks at each statement and its rows: a statement of ours would take ten times as long.
     """
     return connection.connection.cursor()
 
 
-@contextmanager
-def told_alike(connection: sa.Connection) -> Generator[None]:
-    """Raise what the driver raises as SQLAlchemy does, without what was asked."""
-    kind = connection.dialect.loaded_dbapi.Error
-    try:
-        yield
-    except kind as exc:
-        raise cast("Exception", DBAPIError.instance(None, None, exc, kind)) from exc
+class DriverErrors:
+    """Raise what the driver raises as SQLAlchemy does; as a generator, it would take longer than a statement."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        kind = self._connection.dialect.loaded_dbapi.Error
+        if isinstance(exc, kind):
+            raise cast("Exception", DBAPIError.instance(None, None, exc, kind)) from exc
+
+
+def ask(connection: sa.Connection, question: sa.ClauseElement, **told: object) -> Sequence[Any]:
+    """Give the rows that the driver finds; `told` are the parameters, in their order."""
+    cursor = cursor_of(connection)
+    cursor.execute(text_of(question, connection.dialect.name, *told), tuple(told.values()))
+    return cursor.fetchall()
 
 
 @cache
@@ -167,7 +177,7 @@ def _sqlite(url: URL, lock: float) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        with told_alike(connection):
+        with DriverErrors(connection):
             cursor_of(connection).execute("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
 
     return engine

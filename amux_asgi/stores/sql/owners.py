@@ -8,6 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from amux_asgi.quota import Settlement, Verb, wallets_of
+from amux_asgi.stores.sql.engine import ask
 from amux_asgi.stores.sql.operation import Chore, Task, Transaction
 from amux_asgi.stores.sql.reservations import FOR_EVER, End, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, OWNERS, USAGE
@@ -46,7 +47,7 @@ class Others:
         """Look at all of them. However long ago the last look was, it counts as no more than its due."""
         passed = min(self._writer.clock() - self._looked, self._writer.pace.beat)
         self._looked += passed
-        found = transaction.connection.execute(_OTHERS, {"owner": transaction.owner}).all()
+        found = ask(transaction.connection, _OTHERS, owner=transaction.owner)
         self._unmoved = {name: (beats, self._seconds(name, beats, passed)) for name, beats, _ in found}
         for name, beats, dead in found:
             if dead or self._unmoved[name][1] >= self._writer.pace.dead_after:

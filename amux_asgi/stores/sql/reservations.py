@@ -58,7 +58,7 @@ class Hold(MoneyOperation):
 
     def ask(self, asked: Asked) -> None:
         """Ask for the row only where there may be one."""
-        super().ask(asked)
+        asked.wallets.update(self.wallets)
         if self.tried:
             asked.rows.append(self.id)
 
@@ -97,7 +97,7 @@ class Later(MoneyOperation):
 
     def ask(self, asked: Asked) -> None:
         """Ask for the row."""
-        super().ask(asked)
+        asked.wallets.update(self.wallets)
         asked.rows.append(self.id)
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
-from amux_asgi.stores.sql.engine import cursor_of, file_of, is_away, is_conflict, text_of, told_alike
+from amux_asgi.stores.sql.engine import DriverErrors, ask, cursor_of, file_of, is_away, is_conflict, text_of
 from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
@@ -60,6 +60,7 @@ class Writer:
         self._desk: Desk | None = None  # where the last one waits
         self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
         self._batch: list[Operation[Any]] = []  # being tried
+        self._tick: float = min(TICK, self.pace.beat / 4)
         self._pause = 0.0  # while the store is away
         self._chores: list[tuple[float, Chore]] = []
         self._last: float | None = None  # when the thread writes no more
@@ -155,28 +156,26 @@ class Writer:
             self._wake.wait(self._pause)
             self._wake.clear()
         try:
-            if not waiting:
-                self._accept(self._queue.get(timeout=min(TICK, self.pace.beat / 4)), waiting)
-            while self._pause or len(waiting) < BATCH:
-                self._accept(self._queue.get_nowait(), waiting)
+            operation = self._queue.get_nowait() if waiting else self._queue.get(timeout=self._tick)
+            while True:
+                if operation is None:
+                    self._last = self.clock() + self.pace.farewell / 2
+                else:
+                    waiting.append(operation)
+                if len(waiting) >= BATCH and not self._pause:
+                    break
+                operation = self._queue.get_nowait()
         except queue.Empty:
             pass
-        wanted = [operation for operation in waiting if operation.tried or not self._is_dropped(operation)]
+        wanted = [operation for operation in waiting if not (operation.abandoned and self._is_dropped(operation))]
         self._backlog = wanted[BATCH:]
         return wanted[:BATCH]
 
-    def _accept(self, operation: Operation[Any] | None, waiting: list[Operation[Any]]) -> None:
-        if operation is None:
-            self._last = self.clock() + self.pace.farewell / 2
-        else:
-            waiting.append(operation)
-
     def _is_dropped(self, operation: Operation[Any]) -> bool:
         """Drop what nobody waits for any more before it is begun."""
-        if not operation.abandoned:
-            return False
-        self._finish([operation])
-        return True
+        if not operation.tried:
+            self._finish([operation])
+        return not operation.tried
 
     def _write(self, batch: list[Operation[Any]]) -> None:
         parts = [batch] if batch else []  # the first one last
@@ -213,7 +212,7 @@ class Writer:
     def _commit(self, batch: Sequence[Operation[Any]]) -> None:
         """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
         connection = self._connected()
-        with told_alike(connection), connection.begin():
+        with DriverErrors(connection), connection.begin():
             transaction = Transaction(connection, self._name(connection))
             kinds: dict[Callable[..., None], list[Operation[Any]]] = {}
             for operation in batch:
@@ -246,9 +245,7 @@ class Writer:
         Whom another one took for dead goes on under a new name. That is kept whatever becomes of the commit: if it is
         unknown, the next transaction finds out.
         """
-        cursor = cursor_of(connection)
-        cursor.execute(text_of(_ALIVE, connection.dialect.name, "owner"), (self.owner,))
-        if not cursor.fetchall():
+        if not ask(connection, _ALIVE, owner=self.owner):
             self.owner = fresh_owner()
             connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
         return self.owner
