@@ -167,15 +167,11 @@ class Writer:
                 operation = self._queue.get_nowait()
         except queue.Empty:
             pass
-        wanted = [operation for operation in waiting if not (operation.abandoned and self._is_dropped(operation))]
+        # What nobody waits for any more is not begun.
+        self._finish([operation for operation in waiting if operation.abandoned and not operation.tried])
+        wanted = [operation for operation in waiting if not operation.done]
         self._backlog = wanted[BATCH:]
         return wanted[:BATCH]
-
-    def _is_dropped(self, operation: Operation[Any]) -> bool:
-        """Drop what nobody waits for any more before it is begun."""
-        if not operation.tried:
-            self._finish([operation])
-        return not operation.tried
 
     def _write(self, batch: list[Operation[Any]]) -> None:
         parts = [batch] if batch else []  # the first one last
