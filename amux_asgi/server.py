@@ -224,7 +224,8 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._deadline = None
-        self.transport.close()
+        if self.cycle is None or self.cycle.response_complete:  # some clients send a blank line behind a request
+            self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -161,6 +161,20 @@ def test_a_second_head_on_the_same_connection_has_its_own_deadline(hasty: Servin
         assert received(connection) == b""
 
 
+def test_who_waits_for_an_answer_is_not_given_up(hasty: Serving) -> None:
+    """Some clients send a blank line behind a request, and it begins no head that would have to come soon."""
+    with hasty.connect() as connection:
+        connection.sendall(b"GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        while hasty.said() != "GET /held":
+            pass
+        connection.sendall(b"\r\n")
+        later = hasty.ask(b"GET / HTTP/1.1\r\nx: ")
+        hasty.say("go\n")
+
+        assert later == b""
+        assert received(connection).endswith(b"127.0.0.1 http 0")
+
+
 def test_who_asks_for_a_websocket_gets_an_ordinary_answer(server: Serving) -> None:
     """No path is a websocket's."""
     asked = [b"GET /socket HTTP/1.1", b"host: x", b"connection: upgrade, close", b"upgrade: websocket"]
