@@ -1,17 +1,19 @@
 """One connection to an upstream, for one exchange after the other: HTTP/1.1 as httptools reads it, on asyncio."""
 
 import asyncio
+import select
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
-from typing import Final, cast
+from contextlib import suppress
+from typing import Any, Final, cast
 
 import httptools
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
 
-UNREAD: Final = (
-    262_144  # bytes of a body that may wait for who reads it, or one read of the socket more; then the upstream waits
-)
+UNREAD: Final = 262_144  # bytes of a body that may wait for who reads it; then the upstream waits
+HINT: Final = 100
 OK: Final = 200
 SWITCHING: Final = 101
 SILENCE: Final = 65_536  # bytes that may come without any of a body: heads, and what chunks and trailers add
@@ -31,6 +33,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None  # while the upstream takes no more
         self._under_way = False  # from a request on, until its answer is whole
+        self._poll: Any = None  # tells at once what the event loop will only tell in its next turn
         self._reset()
 
     def _reset(self) -> None:
@@ -41,6 +44,8 @@ class Connection(asyncio.Protocol):
         self._came = 0  # bytes of the body, by way of the parser
         self._left = 0  # bytes of the body that are still to come and need no parser
         self._keeps = False
+        self._is_sent = False  # the request is whole
+        self._has_no_body = False  # whatever the head of the answer says
         self._silence = 0
         self._unread = 0
         self._is_paused = False
@@ -52,32 +57,37 @@ class Connection(asyncio.Protocol):
         return not (self._is_closed or self._transport.is_closing())
 
     @property
+    def is_quiet(self) -> bool:
+        """Tell whether nothing came that the event loop did not tell yet: an end, or bytes that nobody asked for."""
+        return self._poll is None or not self._poll.poll(0)
+
+    @property
     def is_reusable(self) -> bool:
-        """Tell whether another request may follow: the answer was whole and read, and nothing came after it."""
-        return self._may_go_on and not self._pieces and self.is_open
+        """Tell whether another request may follow.
+
+        The last one has left and the answer was read, both whole, and nothing came after it.
+        """
+        has_left = self._is_sent and not self._transport.get_write_buffer_size()
+        return self._may_go_on and has_left and not self._pieces and self.is_open
 
     # what the exchange does
 
-    def begin(self, request: bytes) -> None:
+    def begin(self, request: bytes, *, is_whole: bool = True) -> None:
         """Write a request, or its head; nothing is waited for."""
         self._reset()
         self._may_go_on = False
         self._under_way = True
+        self._is_sent = is_whole
+        self._has_no_body = request.startswith(b"HEAD ")
+        if self._is_closed:  # nobody will tell that a second time
+            self._fail(UpstreamIncompleteError(_CUT))
         self._transport.write(request)
 
-    async def upload(self, body: AsyncIterable[bytes], *, chunked: bool) -> None:
-        """Write a body as it comes and no faster than the upstream takes it."""
-        try:
-            async for piece in body:
-                if piece:  # an empty chunk would be the last
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if self._writable is not None:
-                    await self._writable
-                if not self.is_open:
-                    return
-            if chunked:
-                self._transport.write(b"0\r\n\r\n")
-        except Exception:  # noqa: BLE001, whatever it is, the request stays incomplete; its reader knows why
+    async def upload(self, body: AsyncIterable[bytes], length: int | None) -> None:
+        """Write a body as it comes and no faster than the upstream takes it; in chunks, if its length is not known."""
+        with suppress(Exception):  # whatever it is, the request stays incomplete; its reader knows why
+            await self._write(body, length)
+        if not self._is_sent:
             self._fail(UpstreamIncompleteError(_CUT))
 
     async def head(self) -> None:
@@ -108,6 +118,23 @@ class Connection(asyncio.Protocol):
         self._parser = None  # which knows this object
         self._transport.abort()
 
+    async def _write(self, body: AsyncIterable[bytes], length: int | None) -> None:
+        came = 0
+        async for piece in body:
+            came += len(piece)
+            if length is not None and came > length:
+                break
+            if piece:  # an empty chunk would be the last
+                self._transport.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+            if self._writable is not None:
+                await self._writable
+            if not self.is_open:
+                return
+        if length is None:
+            self._transport.write(b"0\r\n\r\n")
+        # Otherwise the rest would be taken for the next request, or the next request for the rest.
+        self._is_sent = length is None or came == length
+
     async def _more(self) -> None:
         """Wait until something came."""
         if self._fault is not None:
@@ -137,6 +164,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what is written to."""
         self._transport = cast("asyncio.Transport", transport)
+        socket = transport.get_extra_info("socket")
+        if socket is not None and _POLL is not None:
+            self._poll = _POLL()
+            self._poll.register(socket.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a body of a known length needs no parser, which would copy it."""
@@ -148,17 +179,16 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def eof_received(self) -> None:
-        """Let it be closed; `connection_lost` follows."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits; an answer of no said length ends so."""
-        self._is_closed = True
-        self.resume_writing()
-        if not self._under_way:
-            return
-        if exc is None and self._is_answered and not self._has_end:
+        """End an answer of no said length; `connection_lost` follows."""
+        if self._under_way and self._is_answered and not self._has_end and _is_meant(self._transport):
             self._end()
-        else:
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, asyncio says why
+        """Tell who waits."""
+        self._is_closed = True
+        self._parser = None
+        self.resume_writing()
+        if self._under_way:
             self._fail(UpstreamIncompleteError(_CUT))
 
     def pause_writing(self) -> None:
@@ -230,16 +260,22 @@ class Connection(asyncio.Protocol):
         if not self._under_way or parser is None:
             return
         self.status = parser.get_status_code()
-        if self.status == SWITCHING:
+        if self.status < HINT or self.status == SWITCHING:
             raise ValueError("nobody asked for another protocol")
         if self.status < OK:
             return
         self._is_answered = True
         self._pieces = deque()
         self._keeps = parser.should_keep_alive()
-        said = dict(self.headers)
-        self._length = int(said["content-length"]) if "content-length" in said else None
-        self._has_end = self._length is not None or "chunked" in said.get("transfer-encoding", "").lower()
+        for name, value in self.headers:
+            if name == "content-length":
+                self._length = int(
+                    value
+                )  # there is one at most, and no encoding beside it: the parser has seen to that
+        self._has_end = self._length is not None or any(map(_is_chunked, self.headers))
+        if self._has_no_body:
+            self._keeps = False  # the parser expects one
+            self._end()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -254,5 +290,18 @@ class Connection(asyncio.Protocol):
             self._end()
 
 
+def _is_chunked(header: tuple[str, str]) -> bool:
+    return header[0] == "transfer-encoding" and "chunked" in header[1].lower()
+
+
+def _is_meant(transport: asyncio.Transport) -> bool:
+    """Tell whether an end is the upstream's word: under TLS anybody on the way could cut, but not say goodbye."""
+    tls = transport.get_extra_info("ssl_object")
+    try:
+        return tls is None or not tls.read(1)
+    except ssl.SSLError:
+        return False
+
+
 _CUT: Final = "the connection to the upstream was cut"
-_NOTHING: Final[deque[bytes]] = deque()  # until the head is there: one takes 760 bytes, and thousands may wait for it
+_POLL: Final[Any] = getattr(select, "poll", None)  # Windows has none

@@ -44,6 +44,7 @@ class DirectTransport:
         self._idle: dict[Place, list[Connection]] = {}
         self._loop = asyncio.get_running_loop()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def send(
         self, request: HttpRequest, progress: Progress, *, body: AsyncIterable[bytes] | None = None
@@ -57,19 +58,31 @@ class DirectTransport:
         Raises:
             UpstreamUnreachableError: there is none, and none could be made.
         """
-        idle = self._idle.get(place)
-        while idle:
-            connection = idle.pop()
-            if connection.is_open:
-                return connection
+        kept = self._kept(place)
+        if kept is not None:
+            return kept
         try:
             async with asyncio.timeout(CONNECT):
                 return await _connected(self._loop, place)
         except (OSError, ValueError) as exc:  # `ValueError`: a name that cannot be one
             raise UpstreamUnreachableError(_NOT_REACHED) from exc
 
+    def _kept(self, place: Place) -> Connection | None:
+        """Give the newest connection if it is fit; the others are older."""
+        oldest = self._loop.time() - self._longest
+        idle = self._idle.get(place)
+        while idle:
+            connection = idle.pop()
+            if connection.idle_since > oldest and connection.is_open and connection.is_quiet:
+                return connection
+            connection.close()
+        return None
+
     def give_back(self, place: Place, connection: Connection) -> None:
         """Keep a connection for a while."""
+        if self._is_closed:
+            connection.close()
+            return
         connection.idle_since = self._loop.time()
         self._idle.setdefault(place, []).append(connection)
         if self._sweeping is None:
@@ -90,7 +103,8 @@ class DirectTransport:
             self._sweeping = self._loop.call_later(self._longest / 2, self.sweep)
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close what is kept, and what will be given back."""
+        self._is_closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
         for idle in self._idle.values():
@@ -111,11 +125,11 @@ class _Exchange:
         self._upload: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Incoming:
-        self._place, head, sized = _head(self._request.method, self._request.url, self._request.headers)
+        self._place, head, length = _head(self._request.method, self._request.url, self._request.headers)
         self._connection = connection = await self._transport.take(self._place)
-        self._progress.began = True
+        self._progress.began |= connection.is_open  # if it was lost meanwhile, nothing leaves
         try:
-            self._begin(connection, head, sized=sized)
+            self._begin(connection, head, length)
             await connection.head()
         except BaseException:
             self._leave()
@@ -131,13 +145,14 @@ class _Exchange:
         finally:
             self._leave()
 
-    def _begin(self, connection: Connection, head: bytes, *, sized: bool) -> None:
+    def _begin(self, connection: Connection, head: bytes, length: int | None) -> None:
         """Write what there is of the request; a body that comes by and by is written beside the wait for the answer."""
         whole = self._request.body
         if self._body is not None:
-            connection.begin(head + (b"\r\n" if sized else b"transfer-encoding: chunked\r\n\r\n"))
-            self._upload = asyncio.create_task(connection.upload(self._body, chunked=not sized))
-        elif sized or (self._request.method == "GET" and not whole):
+            said = b"\r\n" if length is not None else b"transfer-encoding: chunked\r\n\r\n"
+            connection.begin(head + said, is_whole=False)
+            self._upload = asyncio.create_task(connection.upload(self._body, length))
+        elif length is not None or (not whole and self._request.method in _BODILESS):
             connection.begin(b"%b\r\n%b" % (head, whole))
         else:
             connection.begin(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(whole), whole))
@@ -145,7 +160,7 @@ class _Exchange:
     def _leave(self) -> None:
         """Keep the connection if that is fit for another ask, or close it at once."""
         upload, connection = self._upload, self._connection
-        if connection.is_reusable and (upload is None or upload.done()):
+        if connection.is_reusable:
             self._transport.give_back(self._place, connection)
         else:
             connection.close()
@@ -168,10 +183,8 @@ async def _connected(loop: asyncio.AbstractEventLoop, place: Place) -> Connectio
     """Connect to the first address of a host that answers."""
     found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     reached = await start_connection(found, happy_eyeballs_delay=SECOND_TRY, interleave=1)
-    context = _tls() if place.tls else None
-    _, connection = await loop.create_connection(
-        Connection, sock=reached, ssl=context, server_hostname=place.host if place.tls else None
-    )
+    tls = {"ssl": _tls(), "server_hostname": place.host, "ssl_handshake_timeout": CONNECT} if place.tls else {}
+    _, connection = await loop.create_connection(Connection, sock=reached, **tls)
     return connection
 
 
@@ -183,8 +196,8 @@ def _tls() -> ssl.SSLContext:
 
 
 @lru_cache(_SAID_AGAIN)
-def _head(method: str, url: str, headers: Headers) -> tuple[Place, bytes, bool]:
-    """Write a head but for how long its body is, unless that is `sized` by the headers; say where it goes.
+def _head(method: str, url: str, headers: Headers) -> tuple[Place, bytes, int | None]:
+    """Write a head but for how long its body is, unless the headers say so; say where it goes, and the length.
 
     Raises:
         UpstreamUnreachableError: the URL is none that could be asked.
@@ -200,9 +213,11 @@ def _head(method: str, url: str, headers: Headers) -> tuple[Place, bytes, bool]:
     target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
     lines += (f"{name}: {value}" for name, value in headers)
-    sized = any(name == "content-length" for name, _ in headers)
-    return Place(host, port or usual, parts.scheme == "https"), "\r\n".join([*lines, ""]).encode("ascii"), sized
+    length = next((int(value) for name, value in headers if name == "content-length"), None)
+    place = Place(host, usual if port is None else port, parts.scheme == "https")
+    return place, "\r\n".join([*lines, ""]).encode("ascii"), length
 
 
 _NOT_REACHED: Final = "the upstream cannot be reached"
 _PORTS: Final = {"http": 80, "https": 443}
+_BODILESS: Final = ("GET", "HEAD")

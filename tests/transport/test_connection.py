@@ -1,14 +1,18 @@
 """A connection of our own reads an answer byte by byte as well as at once, and never takes one for another."""
 
 import asyncio  # noqa: TID251, what is tested is a protocol of asyncio's
+import socket
+import ssl
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
 import pytest
+import trustme
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
 from amux_asgi.transport.connection import SILENCE, UNREAD, Connection
+from tests.stub import Reader, Stub, Writer, upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -21,14 +25,18 @@ def anyio_backend() -> str:
 class Wire(asyncio.Transport):
     """What the event loop gives a connection to write to: it keeps what is done with it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **extra: Any) -> None:
+        super().__init__(extra)
         self.written = b""
+        self.waiting = 0
         self.aborted = False
         self.turns: list[str] = []
 
     def write(self, data: Any) -> None:
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
 
     def is_closing(self) -> bool:
         return self.aborted
@@ -43,11 +51,11 @@ class Wire(asyncio.Transport):
         self.turns.append("resume")
 
 
-def asked() -> tuple[Connection, Wire]:
+def asked(method: bytes = b"GET", *, is_whole: bool = True, **extra: Any) -> tuple[Connection, Wire]:
     """Begin an exchange."""
-    connection, wire = Connection(), Wire()
+    connection, wire = Connection(), Wire(**extra)
     connection.connection_made(wire)
-    connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+    connection.begin(method + b" / HTTP/1.1\r\n\r\n", is_whole=is_whole)
     return connection, wire
 
 
@@ -146,10 +154,11 @@ async def test_an_answer_that_was_not_read_is_nobodys_next_one() -> None:
         b"HTTP/1.1 200 OK\r\n" + b"x-y: z\r\n" * (SILENCE // 8),
         b"HTTP/1.1 100 Continue\r\n\r\n" * (SILENCE // 20),
         b"220 smtp.example.com ESMTP\r\n",
+        b"HTTP/1.1 099 Odd\r\ncontent-length: 5\r\n\r\nstole" + LENGTH,
     ],
 )
 async def test_what_is_no_answer_is_said_to_be_none(told: bytes) -> None:
-    """Another protocol, two lengths, or a head without an end."""
+    """Another protocol, two lengths, a head without an end, or a hint that has a body."""
     connection, _ = asked()
 
     connection.data_received(told)
@@ -167,6 +176,7 @@ async def test_a_body_that_ends_with_the_connection_is_whole() -> None:
     open_end.connection_lost(None)
     cut, _ = asked()
     cut.data_received(LENGTH[:-2])
+    cut.eof_received()
     cut.connection_lost(None)
     reset, _ = asked()
     reset.data_received(b"HTTP/1.1 200 OK\r\n\r\nhel")
@@ -174,11 +184,102 @@ async def test_a_body_that_ends_with_the_connection_is_whole() -> None:
 
     assert (await answer(open_end))[2] == b"hello"
     for connection in (cut, reset):
-        got: list[bytes] = []
+        await cut_off(connection)
+
+
+@pytest.mark.parametrize("encodings", [(b"chunked", b"identity"), (b"chunked, gzip",), (b"xchunked",)])
+async def test_chunks_do_not_end_with_the_connection(encodings: tuple[bytes, ...]) -> None:
+    """Who speaks of chunks, however oddly, must send the last one."""
+    connection, _ = asked()
+    said = b"".join(b"transfer-encoding: %b\r\n" % encoding for encoding in encodings)
+    connection.data_received(b"HTTP/1.1 200 OK\r\n%b\r\nhel" % said)
+    connection.eof_received()
+    connection.connection_lost(None)
+
+    await cut_off(connection)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_under_tls_an_end_is_the_upstreams_word(*, is_cut: bool) -> None:
+    """Anybody on the way could end the connection, and a body of no said length with it, but not say goodbye."""
+
+    async def open_end(_stub: Stub, _reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhel")
+        await writer.drain()
+        if is_cut:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        writer.close()
+
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate: Any = authority.issue_cert("127.0.0.1")
+    certificate.configure_cert(context)
+    trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    with upstream(context, {"/": open_end}) as stub:
+        host, port = stub.url.removeprefix("https://").split(":")
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port), ssl=trusting)
+        connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+        if is_cut:
+            await cut_off(connection)
+        else:
+            assert (await answer(connection))[2] == b"hel"
+        connection.close()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+async def test_an_answer_to_head_has_no_body(method: bytes) -> None:
+    """Its head says how long one would be; no other request follows."""
+    connection, _ = asked(method)
+    connection.data_received(LENGTH if method == b"GET" else LENGTH.removesuffix(b"hello"))
+
+    _, headers, body = await answer(connection)
+
+    assert (dict(headers)["content-length"], body) == ("5", b"hello" if method == b"GET" else b"")
+    assert connection.is_reusable is (method == b"GET")
+
+
+async def test_a_request_that_has_not_left_is_followed_by_none() -> None:
+    """An upstream may answer before it has read all, and then read no more."""
+    connection, wire = asked()
+    connection.data_received(LENGTH)
+    await answer(connection)
+    wire.waiting = 1
+
+    assert not connection.is_reusable
+
+
+async def test_a_connection_that_was_lost_before_is_not_waited_for() -> None:
+    """The event loop tells only once."""
+    connection = Connection()
+    connection.connection_made(Wire())
+    connection.connection_lost(None)
+
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n")
+
+    with pytest.raises(UpstreamIncompleteError):
         await connection.head()
-        with pytest.raises(UpstreamIncompleteError):
-            await _into(got, connection)
-        assert got == [b"hel"]
+
+
+async def test_what_the_event_loop_did_not_tell_yet_is_known() -> None:
+    """Bytes that nobody asked for, or the end: a request that follows would be lost or answered wrongly."""
+    here, there = socket.socketpair()
+    with here, there:
+        connection = Connection()
+        connection.connection_made(Wire(socket=here))
+        before = connection.is_quiet
+        there.close()
+
+        assert before
+        assert not connection.is_quiet
+
+
+async def cut_off(connection: Connection) -> None:
+    """Read what came of an answer, which is not all."""
+    got: list[bytes] = []
+    await connection.head()
+    with pytest.raises(UpstreamIncompleteError):
+        await _into(got, connection)
+    assert got == [b"hel"]
 
 
 async def _into(got: list[bytes], connection: Connection) -> None:
@@ -212,14 +313,27 @@ async def _body(*pieces: bytes) -> AsyncGenerator[bytes]:
         yield piece
 
 
-@pytest.mark.parametrize(("chunked", "written"), [(False, b"onetwo"), (True, b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")])
-async def test_a_body_is_written_as_it_comes(written: bytes, *, chunked: bool) -> None:
+@pytest.mark.parametrize(("length", "written"), [(6, b"onetwo"), (None, b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")])
+async def test_a_body_is_written_as_it_comes(written: bytes, length: int | None) -> None:
     """In chunks, where nobody said how long it is; an empty piece is none."""
-    connection, wire = asked()
+    connection, wire = asked(is_whole=False)
 
-    await connection.upload(_body(b"one", b"", b"two"), chunked=chunked)
+    await connection.upload(_body(b"one", b"", b"two"), length)
 
     assert wire.written == b"GET / HTTP/1.1\r\n\r\n" + written
+
+
+@pytest.mark.parametrize(("length", "written"), [(5, b"one"), (7, b"onetwo"), (6, b"onetwo")])
+async def test_a_body_is_as_long_as_was_said(written: bytes, length: int) -> None:
+    """Otherwise the next request would be taken for its rest, or its rest for a request, so that none follows."""
+    connection, wire = asked(is_whole=False)
+    connection.data_received(LENGTH)
+    await answer(connection)
+
+    await connection.upload(_body(b"one", b"two"), length)
+
+    assert wire.written == b"GET / HTTP/1.1\r\n\r\n" + written
+    assert connection.is_reusable is (length == 6)
 
 
 async def test_a_body_waits_for_an_upstream_that_takes_no_more() -> None:
@@ -229,7 +343,7 @@ async def test_a_body_waits_for_an_upstream_that_takes_no_more() -> None:
 
     async with anyio.create_task_group() as tasks:
         connection.pause_writing()
-        tasks.start_soon(lambda: connection.upload(_body(b"one", b"two", b"three"), chunked=False))
+        tasks.start_soon(lambda: connection.upload(_body(b"one", b"two", b"three"), 11))
         await anyio.wait_all_tasks_blocked()
         first = wire.written
         connection.resume_writing()
@@ -242,19 +356,24 @@ async def test_a_body_waits_for_an_upstream_that_takes_no_more() -> None:
 
 
 async def test_a_body_that_fails_ends_the_exchange() -> None:
-    """The request stays incomplete, so no answer is waited for; the first fault counts."""
+    """The request stays incomplete, so no answer is waited for and no request follows; the first fault counts."""
 
     async def failing() -> AsyncGenerator[bytes]:
         yield b"one"
         raise OSError("the client has gone")
 
-    connection, _ = asked()
-    await connection.upload(failing(), chunked=True)
+    connection, _ = asked(is_whole=False)
+    await connection.upload(failing(), None)
     connection.connection_lost(None)
+    answered, _ = asked(is_whole=False)
+    answered.data_received(LENGTH)
+    await answer(answered)
+    await answered.upload(failing(), None)
 
     with pytest.raises(GatewayError) as caught:
         await connection.head()
     assert type(caught.value) is UpstreamIncompleteError
+    assert not answered.is_reusable
 
 
 async def test_a_reader_that_leaves_is_not_woken() -> None:
@@ -264,7 +383,7 @@ async def test_a_reader_that_leaves_is_not_woken() -> None:
         await connection.head()
     async with anyio.create_task_group() as tasks:
         connection.pause_writing()
-        tasks.start_soon(lambda: connection.upload(_body(b"one"), chunked=False))
+        tasks.start_soon(lambda: connection.upload(_body(b"one"), 3))
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 

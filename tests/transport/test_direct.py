@@ -83,6 +83,34 @@ async def test_what_was_just_used_is_kept_longer() -> None:
     transport.close()
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_what_is_past_its_time_is_not_taken(*, is_closed: bool) -> None:
+    """Nor what a server closed; the sweep comes by only now and then."""
+    transport, nowhere = DirectTransport(idle=60), Place("127.0.0.1", 1, tls=False)
+    connection = connected()
+    transport.give_back(nowhere, connection)
+    if is_closed:
+        connection.connection_lost(None)
+    else:
+        connection.idle_since -= 60
+
+    with pytest.raises(UpstreamUnreachableError):
+        await transport.take(nowhere)
+    transport.close()
+
+    assert not connection.is_open
+
+
+async def test_what_is_given_back_too_late_is_closed() -> None:
+    """Nobody would close it afterwards."""
+    transport, connection = DirectTransport(), connected()
+    transport.close()
+
+    transport.give_back(Place("a.example", 443, tls=True), connection)
+
+    assert not connection.is_open
+
+
 async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
     """The next ask has a new one."""
 
