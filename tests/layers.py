@@ -72,7 +72,8 @@ SHELL: Final = (
     "transport",
     "transport.base",
     "transport.carry",
-    "transport._aiohttp_rest",
+    "transport.connection",
+    "transport.names",
     "transport.httpx",  # fetching builds on it
     "transport.*",
     "claims",

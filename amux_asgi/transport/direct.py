@@ -4,7 +4,6 @@ It does what `base.py` promises and nothing more, so there is nothing to be swit
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +18,7 @@ from msgspec import Struct
 from amux_asgi.errors import UpstreamUnreachableError
 from amux_asgi.transport.base import Incoming, Progress, Transport
 from amux_asgi.transport.connection import Connection
+from amux_asgi.transport.names import Names
 from amux_asgi.wire import Headers, HttpRequest
 
 CONNECT: Final = 10.0  # seconds
@@ -43,6 +43,7 @@ class DirectTransport:
         self._longest = idle
         self._idle: dict[Place, list[Connection]] = {}
         self._loop = asyncio.get_running_loop()
+        self._names = Names()
         self._sweeping: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -63,9 +64,22 @@ class DirectTransport:
             return kept
         try:
             async with asyncio.timeout(CONNECT):
-                return await _connected(self._loop, place)
+                return await self._connected(place)
         except (OSError, ValueError) as exc:  # `ValueError`: a name that cannot be one
             raise UpstreamUnreachableError(_NOT_REACHED) from exc
+
+    async def _connected(self, place: Place) -> Connection:
+        """Connect to the first address of a host that answers."""
+        found = await self._names.find(place.host, place.port)
+        reached = await start_connection(found, happy_eyeballs_delay=SECOND_TRY, interleave=1)
+        _, connection = await self._loop.create_connection(
+            Connection,
+            sock=reached,
+            ssl=_tls() if place.tls else None,
+            server_hostname=place.host if place.tls else None,
+            ssl_handshake_timeout=CONNECT if place.tls else None,  # uvloop keeps what was called off for as long
+        )
+        return connection
 
     def _kept(self, place: Place) -> Connection | None:
         """Give the newest connection if it is fit; the others are older."""
@@ -105,6 +119,7 @@ class DirectTransport:
     def close(self) -> None:
         """Close what is kept, and what will be given back."""
         self._is_closed = True
+        self._names.close()
         if self._sweeping is not None:
             self._sweeping.cancel()
         for idle in self._idle.values():
@@ -177,15 +192,6 @@ async def open_direct(*, idle: float = IDLE) -> AsyncGenerator[Transport]:
     finally:
         transport.close()
         await asyncio.sleep(0)  # in which the event loop takes leave of the sockets
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, place: Place) -> Connection:
-    """Connect to the first address of a host that answers."""
-    found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    reached = await start_connection(found, happy_eyeballs_delay=SECOND_TRY, interleave=1)
-    tls = {"ssl": _tls(), "server_hostname": place.host, "ssl_handshake_timeout": CONNECT} if place.tls else {}
-    _, connection = await loop.create_connection(Connection, sock=reached, **tls)
-    return connection
 
 
 @cache
