@@ -187,6 +187,7 @@ async def wait(stub: Stub, _reader: Reader, writer: Writer) -> None:
 
 
 CLOSE: Final = "connection: close"
+END: Final = b"\r\n0\r\n\r\n"
 HALF: Final = whole()[:-10]
 BLOCKED: Final = b'{"error":{"message":"no","type":"image_generation_user_error","code":"moderation_blocked"}}'
 SCRIPTS: Final[dict[str, Script]] = {
@@ -208,6 +209,8 @@ SCRIPTS: Final[dict[str, Script]] = {
     "/gzip": sending(whole(gzip.compress(GOOD), "200 OK", "content-encoding: gzip", CLOSE)),
     "/cookie": sending(whole(GOOD, "200 OK", "set-cookie: tenant=a; path=/", CLOSE)),
     "/glued": glued,
+    "/bare-lf": sending(whole(GOOD, "200 OK", CLOSE).replace(b"\r", b"")),
+    "/padded-chunk": sending(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x  \r\n" % len(GOOD) + GOOD + END),
     "/until-close": sending(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD),
     "/blocked": sending(whole(BLOCKED, "400 Bad Request", CLOSE)),
     "/wait": wait,

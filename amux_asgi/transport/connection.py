@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
-            parser = self._parser = httptools.HttpResponseParser(self)
+            parser = self._parser = _parser(self)
         self._silence += len(data)
         try:
             parser.feed_data(data)
@@ -288,6 +288,13 @@ class Connection(asyncio.Protocol):
         """End, unless it was a hint."""
         if self._under_way and self._is_answered:
             self._end()
+
+
+def _parser(connection: Connection) -> httptools.HttpResponseParser:
+    """Make a parser that takes what some servers send and can be read in one way only."""
+    parser = httptools.HttpResponseParser(connection)
+    parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+    return parser
 
 
 def _is_chunked(header: tuple[str, str]) -> bool:

@@ -125,9 +125,9 @@ async def test_a_good_answer_is_given_whole(transport: Transport, stub: Stub) ->
     assert stub.posts == 1
 
 
-@pytest.mark.parametrize("path", ["/until-close", "/drip-1xx", "/cookie"])
+@pytest.mark.parametrize("path", ["/until-close", "/drip-1xx", "/cookie", "/bare-lf", "/padded-chunk"])
 async def test_odd_but_good_answers_are_given_whole(transport: Transport, stub: Stub, path: str) -> None:
-    """No length, hints before the answer, cookies: the body arrives."""
+    """No length, hints before the answer, cookies, sloppy line ends, padded sizes: the body arrives."""
     assert (await ask(transport, stub.url + path)).body == GOOD
 
 
