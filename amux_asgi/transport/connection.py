@@ -179,9 +179,13 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def eof_received(self) -> None:
-        """End an answer of no said length; `connection_lost` follows."""
-        if self._under_way and self._is_answered and not self._has_end and _is_meant(self._transport):
+        """End an answer of no said length; `connection_lost` follows, but only when all that is written was read."""
+        if not self._under_way:
+            return
+        if self._is_answered and not self._has_end and _is_meant(self._transport):
             self._end()
+        else:
+            self._fail(UpstreamIncompleteError(_CUT))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, asyncio says why
         """Tell who waits."""
@@ -267,11 +271,9 @@ class Connection(asyncio.Protocol):
         self._is_answered = True
         self._pieces = deque()
         self._keeps = parser.should_keep_alive()
-        for name, value in self.headers:
+        for name, value in self.headers:  # the parser has seen to it that there is one length at most, or an encoding
             if name == "content-length":
-                self._length = int(
-                    value
-                )  # there is one at most, and no encoding beside it: the parser has seen to that
+                self._length = int(value)
         self._has_end = self._length is not None or any(map(_is_chunked, self.headers))
         if self._has_no_body:
             self._keeps = False  # the parser expects one

@@ -128,9 +128,12 @@ async def test_bytes_that_nobody_asked_for_close_it() -> None:
     connection, wire = asked()
     connection.data_received(LENGTH)
     await answer(connection)
+    connection.eof_received()
+    before = wire.aborted
 
     connection.data_received(b"HTTP/1.1 200 OK\r\n")
 
+    assert not before
     assert wire.aborted
     assert not connection.is_open
     assert not connection.is_reusable
@@ -176,14 +179,16 @@ async def test_a_body_that_ends_with_the_connection_is_whole() -> None:
     open_end.connection_lost(None)
     cut, _ = asked()
     cut.data_received(LENGTH[:-2])
-    cut.eof_received()
     cut.connection_lost(None)
+    half_cut, _ = asked()
+    half_cut.data_received(LENGTH[:-2])
+    half_cut.eof_received()
     reset, _ = asked()
     reset.data_received(b"HTTP/1.1 200 OK\r\n\r\nhel")
     reset.connection_lost(ConnectionResetError())
 
     assert (await answer(open_end))[2] == b"hello"
-    for connection in (cut, reset):
+    for connection in (cut, half_cut, reset):
         await cut_off(connection)
 
 
