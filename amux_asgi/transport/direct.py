@@ -217,7 +217,8 @@ def _head(method: str, url: str, headers: Headers) -> tuple[Place, bytes, int | 
     if usual is None or not host or not url.isascii() or not url.isprintable() or " " in url:
         raise UpstreamUnreachableError(_NOT_REACHED)
     target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-    lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+    named = parts.netloc.rpartition("@")[2].removesuffix(f":{usual}")
+    lines = [f"{method} {target} HTTP/1.1", f"host: {named}"]
     lines += (f"{name}: {value}" for name, value in headers)
     length = next((int(value) for name, value in headers if name == "content-length"), None)
     place = Place(host, usual if port is None else port, parts.scheme == "https")

@@ -141,6 +141,30 @@ async def test_an_ask_without_a_body_has_no_length() -> None:
         assert stub.requests[1] == f"POST /ok HTTP/1.1\r\nhost: {host}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
 
 
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://a.example:443/", b"a.example"),
+        ("https://u:p@a.example/", b"a.example"),
+        ("http://[::1]:80/", b"[::1]"),
+        ("http://[::1]:443/", b"[::1]:443"),
+    ],
+)
+async def test_a_host_is_named_as_clients_do(url: str, host: bytes) -> None:
+    """Without the port that goes without saying, which some servers would take for another host, and without a user."""
+    transport, connection, wire = DirectTransport(), Connection(), Wire()
+    connection.connection_made(wire)
+    tls = url.startswith("https")
+    transport.give_back(Place("a.example" if tls else "::1", 80 if url.endswith(":80/") else 443, tls), connection)
+
+    with anyio.move_on_after(0):
+        await body_of(transport, url, method="GET")
+    transport.close()
+
+    assert wire.written == b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n" % host
+    assert wire.aborted
+
+
 async def parts() -> AsyncGenerator[bytes]:
     for piece in (b"one", b"two"):
         await anyio.lowlevel.checkpoint()
