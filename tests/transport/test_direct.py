@@ -129,6 +129,26 @@ async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
                     await anyio.lowlevel.checkpoint()
 
 
+async def test_what_came_unasked_is_nobodys_answer() -> None:
+    """Also if the event loop was busy meanwhile and has not read it when the next tenant asks."""
+
+    async def unasked(stub: Stub, _reader: Reader, writer: Writer) -> None:
+        writer.write(whole())
+        await writer.drain()
+        await stub.release.wait()
+        writer.write(whole(b"another tenant's"))
+        await writer.drain()
+        stub.waiting.release()
+
+    with upstream(scripts={"/unasked": unasked}) as stub:
+        async with open_direct() as transport:
+            await body_of(transport, f"{stub.url}/unasked")
+            stub.let_go()
+            stub.waiting.acquire()  # the event loop stands still
+
+            assert await body_of(transport, f"{stub.url}/ok") == GOOD
+
+
 async def test_an_ask_without_a_body_has_no_length() -> None:
     """Some servers take a GET with a length for an attack; a length that is said already is not said twice."""
     with upstream() as stub:
