@@ -225,7 +225,7 @@ def _asked(scope: Scope, begun: float) -> tuple[Principal, Terms]:
             hops = int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else _LONGEST_NUMBER
         elif name == b"x-amux-max-cost":
             most = _most(value)
-        elif name == b"x-amux-timeout":
+        else:
             timeout = _seconds(value)
     outer = reservation_of(scope)
     return principal, Terms(

@@ -22,7 +22,8 @@ import msgspec
 from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config, Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from amux_asgi.errors import UpstreamTimeoutError
@@ -115,7 +116,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, head_timeout: float, write_timeout: float, **options: Any) -> None:  # noqa: ANN401, uvicorn's
         super().__init__(*args, **options)
-        self.pipeline = cast("deque[Any]", Pipeline())
+        self.pipeline: deque[Any] = cast("deque[Any]", Pipeline())
         self._head_timeout = head_timeout
         self._write_timeout = write_timeout
         self._deadline: asyncio.TimerHandle | None = None
@@ -129,7 +130,7 @@ class StrictProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as uvicorn does
         """Expect a head from the first moment on."""
         super().connection_made(transport)
-        self.flow = Flow(transport)
+        self.flow: FlowControl = Flow(transport)
         transport.set_write_buffer_limits(high=0)  # so that it is told of every byte that waits
         self._expect_head()
 

@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from amux_asgi.errors import GatewayError
 from amux_asgi.idempotency import NEVER, Claim, Found, Turn, conflict, decide
 from amux_asgi.quota import Answer
-from amux_asgi.stores.sql.engine import ask
 from amux_asgi.stores.sql.operation import Chore, Operation, Task, Transaction, away
 from amux_asgi.stores.sql.schema import ANSWERS
 from amux_asgi.stores.sql.writer import PATIENCE, Writer
@@ -259,7 +258,7 @@ class SqlAnswers:
 
     def _sweep(self, transaction: Transaction) -> None:
         now = self._now()
-        expired = [name for (name,) in ask(transaction.connection, _EXPIRED, now=now, most=AT_ONCE)]
+        expired = transaction.connection.execute(_EXPIRED, {"now": now}).scalars().all()
         if expired:
             transaction.connection.execute(_REMOVE, {"names": expired, "now": now})
         if len(expired) == AT_ONCE:
@@ -342,7 +341,7 @@ _EXPIRED: Final = (
     sa.select(ANSWERS.c.claim)
     .where(ANSWERS.c.expires <= sa.bindparam("now"))
     .order_by(ANSWERS.c.expires)
-    .limit(sa.bindparam("most"))
+    .limit(AT_ONCE)
     .with_for_update(skip_locked=True)
 )
 _REMOVE: Final = ANSWERS.delete().where(ANSWERS.c.claim.in_(_NAMES), ANSWERS.c.expires <= sa.bindparam("now"))

@@ -194,16 +194,16 @@ def _begin_to_write(connection: sa.Connection, lock: float) -> None:
         raw.execute("PRAGMA busy_timeout=0")
         connection.info[_ASKS] = True
     last = time.monotonic() + lock
-    while time.monotonic() < last:
-        try:
-            raw.execute(_BEGIN)
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & _KIND not in _SQLITE_LOCKED:
-                break
-            time.sleep(chance.uniform(*AGAIN))
-        else:
-            return
-    connection.exec_driver_sql(_BEGIN)  # its failure is told as that of any statement
+    with DriverErrors(connection):
+        while True:
+            try:
+                cursor.execute(_BEGIN)
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & _KIND not in _SQLITE_LOCKED or time.monotonic() > last:
+                    raise
+            else:
+                return
+            time.sleep(chance.uniform(*AGAIN))  # noqa: S311, so that two do not look at the same time for ever
 
 
 def _writes(connection: sa.Connection) -> bool:
