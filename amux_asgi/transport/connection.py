@@ -16,6 +16,7 @@ UNREAD: Final = 262_144  # bytes of a body that may wait for who reads it; then 
 HINT: Final = 100
 OK: Final = 200
 SWITCHING: Final = 101
+FAILED: Final = 500  # and above: many servers then close right behind the answer, just when the next request comes
 SILENCE: Final = 65_536  # bytes that may come without any of a body: heads, and what chunks and trailers add
 
 
@@ -270,7 +271,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_answered = True
         self._pieces = deque()
-        self._keeps = parser.should_keep_alive()
+        self._keeps = parser.should_keep_alive() and self.status < FAILED
         for name, value in self.headers:  # the parser has seen to it that there is one length at most, or an encoding
             if name == "content-length":
                 self._length = int(value)

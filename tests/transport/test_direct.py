@@ -47,6 +47,21 @@ async def test_a_connection_carries_one_ask_after_the_other() -> None:
     assert (alone, together) == (1, 2)
 
 
+async def test_who_failed_is_asked_on_another_connection() -> None:
+    """Many servers close right behind such an answer, whatever its head says."""
+
+    async def failing(_stub: Stub, _reader: Reader, writer: Writer) -> None:
+        writer.write(whole(GOOD, "500 Internal Server Error"))
+        await writer.drain()
+
+    with upstream(scripts={"/failing": failing}) as stub:
+        async with open_direct() as transport:
+            assert await body_of(transport, f"{stub.url}/failing") == GOOD
+            await anyio.to_thread.run_sync(stub.closed.acquire)
+
+            assert await body_of(transport, f"{stub.url}/ok") == GOOD
+
+
 async def test_a_connection_is_not_kept_for_long() -> None:
     """Servers close what is idle, and an ask may just be on its way then."""
     with upstream() as stub:
