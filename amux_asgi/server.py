@@ -36,9 +36,7 @@ from amux_asgi.small import Flow, Pipeline, event
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
-AT_ONCE: Final = (
-    9 * 2**18
-)  # bytes handed to a connection at once: the system takes as many, in a third of a millisecond
+AT_ONCE: Final = 9 * 2**18  # bytes of one write: the system takes as many, in a third of a millisecond
 PIECE: Final = 262_144  # bytes that a reader takes within its time, or all that is left
 SWITCH: Final = 0.0002  # seconds that one thread may keep the interpreter while another waits for it
 KEPT: Final = 2**30  # bytes that nobody uses, and that are not given back to the system
