@@ -72,6 +72,7 @@ SHELL: Final = (
     "transport",
     "transport.base",
     "transport.carry",
+    "transport.filling",
     "transport.connection",
     "transport.names",
     "transport.httpx",  # fetching builds on it
@@ -156,6 +157,7 @@ EDGE: Final = (
     "app",
     "signals",
     "small",
+    "one_write",
     "server",
     "commands_base",
     "commands_*",

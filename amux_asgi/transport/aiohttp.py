@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -18,13 +17,11 @@ from amux_asgi.errors import (
     UpstreamIncompleteError,
     UpstreamUnreachableError,
 )
-from amux_asgi.transport._aiohttp_rest import Rest, rest_of
 from amux_asgi.transport.base import Incoming, Progress, Transport
 from amux_asgi.wire import HttpRequest
 
 CONNECT: Final = 10.0  # seconds
 IDLE: Final = 4.0  # seconds a connection is kept; servers often close after five
-AHEAD: Final = 65_536  # bytes of a body that are there unasked, but for what one more read brings
 UNASKED: Final = ("accept", "accept-encoding", "content-type", "user-agent")
 
 
@@ -71,19 +68,7 @@ class _Exchange:
         self._response = response
         self._chunks = _chunks(response, self._progress)
         headers = tuple((name.lower(), value) for name, value in response.headers.items())
-        rest = rest_of(response)
-        return Incoming(
-            status=response.status,
-            headers=headers,
-            chunks=self._chunks,
-            fill=None if rest is None else partial(self._fill, rest),
-        )
-
-    async def _fill(self, rest: Rest, room: memoryview) -> None:
-        try:
-            await rest.fill(room)
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _ours(exc, self._progress) from exc
+        return Incoming(status=response.status, headers=headers, chunks=self._chunks)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,7 +89,6 @@ async def open_aiohttp() -> AsyncGenerator[Transport]:
         auto_decompress=False,
         trust_env=False,
         skip_auto_headers=UNASKED,
-        read_bufsize=AHEAD,
         request_class=_Request,
     ) as session:
         yield AiohttpTransport(session)

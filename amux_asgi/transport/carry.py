@@ -19,7 +19,7 @@ from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutEr
 from amux_asgi.loops import move_on_after
 from amux_asgi.schema import ImagesResponse
 from amux_asgi.transport.base import Fill, Incoming, Progress, Transport
-from amux_asgi.wire import DeadlineError, Flow, HttpRequest, HttpResponse
+from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off

@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 import httptools
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
+from amux_asgi.transport.filling import LONG, Filling
 
-UNREAD: Final = 262_144  # bytes of a body that may wait for who reads it; then the upstream waits
+UNREAD: Final = 262_144  # bytes of a body that may wait for its reader, and one read of the socket more
 HINT: Final = 100
 OK: Final = 200
 SWITCHING: Final = 101
@@ -71,6 +72,11 @@ class Connection(asyncio.Protocol):
         has_left = self._is_sent and not self._transport.get_write_buffer_size()
         return self._may_go_on and has_left and not self._pieces and self.is_open
 
+    @property
+    def is_long(self) -> bool:
+        """Tell whether much of a body of known length is still to come, so that it can be taken by `fill`."""
+        return self._left >= LONG
+
     # what the exchange does
 
     def begin(self, request: bytes, *, is_whole: bool = True) -> None:
@@ -112,6 +118,31 @@ class Connection(asyncio.Protocol):
                 yield piece
             if self._under_way:
                 await self._more()
+
+    async def fill(self, room: memoryview) -> None:
+        """Fill a place in memory with the next bytes of the body, which has as many. Raises as `head` does."""
+        while room and self._pieces:
+            piece = self._pieces.popleft()
+            if len(piece) > len(room):
+                self._pieces.appendleft(piece[len(room) :])
+            fits = piece[: len(room)]
+            room[: len(fits)] = fits
+            room = room[len(fits) :]
+            self._unread -= len(fits)
+        if room:
+            await self._fill_rest(room)
+
+    async def _fill_rest(self, room: memoryview) -> None:
+        left = self._left - len(room)
+        with Filling(self, self._transport, room, last=not left, wake=self._wake) as filling:
+            self._is_paused = False
+            while filling.room:
+                await self._more()
+            self._left, self._is_paused = left, bool(left)
+            if not left:
+                await asyncio.sleep(0)  # some event loops look only now whether more comes
+                self._keeps &= not filling.spoilt
+                self._end()
 
     def close(self) -> None:
         """Close it at once."""
@@ -314,4 +345,5 @@ def _is_meant(transport: asyncio.Transport) -> bool:
 
 
 _CUT: Final = "the connection to the upstream was cut"
+_NOTHING: Final[deque[bytes]] = deque()  # until the head is there: one takes 760 bytes, and thousands may wait for it
 _POLL: Final[Any] = getattr(select, "poll", None)  # Windows has none

@@ -150,7 +150,12 @@ class _Exchange:
             self._leave()
             raise
         self._chunks = connection.pieces()
-        return Incoming(status=connection.status, headers=tuple(connection.headers), chunks=self._chunks)
+        return Incoming(
+            status=connection.status,
+            headers=tuple(connection.headers),
+            chunks=self._chunks,
+            fill=connection.fill if connection.is_long else None,
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

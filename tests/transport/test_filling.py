@@ -5,17 +5,18 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import aiohttp  # noqa: TID251, a session that trusts the test's authority
 import anyio
 import pytest
 import trustme
 import uvloop
 
 from amux_asgi.errors import UpstreamIncompleteError
-from amux_asgi.transport.aiohttp import AiohttpTransport, open_aiohttp
 from amux_asgi.transport.base import Progress, Transport
 from amux_asgi.transport.carry import Grow, exchange
+from amux_asgi.transport.connection import Connection
+from amux_asgi.transport.direct import open_direct
 from amux_asgi.wire import HttpRequest
 from tests.stream_stub import Cut, Gate, Tape
 from tests.stub import GOOD, Reader, Script, Stub, Writer, upstream, whole
@@ -34,7 +35,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Callab
 
 @pytest.fixture
 async def transport() -> AsyncGenerator[Transport]:
-    async with open_aiohttp() as opened:
+    async with open_direct() as opened:
         yield opened
 
 
@@ -93,13 +94,21 @@ async def test_a_long_body_comes_encrypted_too() -> None:
     authority.configure_trust(client)
 
     with upstream(server, ports.scripts) as stub:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client)) as session:
-            transport = AiohttpTransport(session)
-            for _ in range(3):
-                assert await ask(transport, f"{stub.url}/long") == BODY
-                assert await ask(transport, f"{stub.url}/short") == GOOD
+        loop, port = asyncio.get_running_loop(), urlsplit(stub.url).port or 0
+        _, connection = await loop.create_connection(Connection, "127.0.0.1", port, ssl=client)
+        for _ in range(3):
+            connection.begin(b"POST /long HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            await connection.head()
+            room = memoryview(bytearray(len(BODY)))
+            await connection.fill(room[:HALF])
+            await connection.fill(room[HALF:])
 
-    assert len(set(ports.seen)) == 1
+            assert room == BODY
+            assert connection.is_reusable
+        connection.close()
+        await anyio.to_thread.run_sync(stub.closed.acquire)
+
+    assert len(ports.seen) == 3
 
 
 async def test_what_comes_behind_a_long_body_answers_nothing(transport: Transport) -> None:
