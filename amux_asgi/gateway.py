@@ -368,18 +368,17 @@ class _Job(Struct, frozen=True):
 
 
 class _Admitted:
-    """How the limits stand, and the places that are held by them: given back at the end, if not before."""
-
-    __slots__ = ("_admission", "standings")
+    """How the limits stand, and the places that are held by them."""
 
     def __init__(self, admission: Admission) -> None:
         self.standings: tuple[Standing, ...] = admission.standings
         self._admission: Admission | None = admission
 
     def leave(self) -> None:
-        if self._admission is not None:
-            self._admission.leave()
-            self._admission = None
+        """Give the places back: at the end, if not before."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.leave()
 
 
 class _Reader:

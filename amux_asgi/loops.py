@@ -3,6 +3,7 @@
 import asyncio  # noqa: TID251, the one place where a request's tasks know about it
 from collections.abc import Callable, Coroutine
 from functools import cache
+from math import inf
 from typing import Any, Protocol
 
 import anyio
@@ -63,6 +64,11 @@ def bell_here() -> Bell:
         return _FutureBell(asyncio.get_running_loop().create_future())
     except RuntimeError:
         return _EventBell()
+
+
+async def turn() -> None:
+    """Let all others have a turn."""
+    await (asyncio.sleep(0) if on_asyncio() else checkpoint())
 
 
 def scope_here() -> anyio.CancelScope:

@@ -1,7 +1,7 @@
 """Ask one candidate after the other, until one delivers or an end forbids another attempt."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from math import inf
 from typing import Final
@@ -31,7 +31,7 @@ from amux_asgi.runtime import Clock, Runtime
 from amux_asgi.schema import NOTHING, ImagesResponse
 from amux_asgi.transport.base import Transport
 from amux_asgi.transport.carry import Sleep, Way, carry
-from amux_asgi.transport.tokens import Begin, Tokens
+from amux_asgi.transport.tokens import Tokens
 from amux_asgi.wire import Flow, Target
 
 logger: logging.Logger = logging.getLogger("amux_asgi")
@@ -203,44 +203,6 @@ class Sender:
         if left < 0:
             raise UpstreamTimeoutError("too little time is left for an upstream to be asked", end=End.NEVER_SENT)
         return left
-
-    def _carry(
-        self, choice: Choice, sending: Sending, transport: Transport, offset: int, hearing: Hearing | None
-    ) -> Awaitable[ImagesResponse]:
-        """Carry it out with the channel's credential, or with the token that it is exchanged for.
-
-        What waits is a coroutine each: thousands may wait at once, so there are no more than it needs.
-        """
-        credential = choice.candidate.credential
-        begin = choice.candidate.channel.exchanges.get(credential)
-        if begin is None:
-            return self._carried(choice, sending, transport, offset, hearing, credential)
-        return self._carried_with_token(begin, choice, sending, transport, offset, hearing)
-
-    async def _carried_with_token(  # noqa: PLR0913, PLR0917, all that an attempt has
-        self,
-        begin: Begin,
-        choice: Choice,
-        sending: Sending,
-        transport: Transport,
-        offset: int,
-        hearing: Hearing | None,
-    ) -> ImagesResponse:
-        timeout = min(choice.candidate.channel.timeout, sending.deadline - self._clock())
-        async with self._tokens.shown(begin, transport, timeout=timeout) as token:
-            return await self._carried(choice, sending, transport, offset, hearing, token)
-
-    def _carried(  # noqa: PLR0913, PLR0917, all that an attempt has
-        self,
-        choice: Choice,
-        sending: Sending,
-        transport: Transport,
-        offset: int,
-        hearing: Hearing | None,
-        credential: str,
-    ) -> Awaitable[ImagesResponse]:
-        flow, way = self._way(choice, sending, transport, offset, credential, hearing)
-        return carry(flow, way, timeout=min(choice.candidate.channel.timeout, self._left(sending) + SHORTEST_TIME))
 
     def _way(  # noqa: PLR0913, PLR0917, all that an attempt has
         self,

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,6 +110,7 @@ class StrictProtocol(HttpToolsProtocol):
         "_overhead",
         "_stall",
         "_status",
+        "_unsent",
         "_write_timeout",
     )
 
@@ -177,6 +179,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._chunked = b"transfer-encoding" in dict(self.headers)
         super().on_headers_complete()
         self.cycle.message_event = event()  # nobody waits yet
+        self.cycle.transport = cast("asyncio.Transport", OneWrite(self.transport, self.loop))
 
     def on_body(self, body: bytes) -> None:
         """Count what the body itself explains."""
@@ -223,7 +226,8 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._deadline = None
-        if self.cycle is None or self.cycle.response_complete:  # some clients send a blank line behind a request
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
+        if cycle is None or cycle.response_complete:  # some clients send a blank line behind a request
             self.transport.close()
 
     def _stop_waiting(self) -> None:

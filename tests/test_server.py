@@ -3,6 +3,7 @@
 import asyncio  # noqa: TID251, the server is asyncio's
 import json
 import platform
+import re
 import resource
 import signal
 import socket

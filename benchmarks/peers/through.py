@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import aiohttp
+import aiohttp  # noqa: TID251, measured as it is
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 

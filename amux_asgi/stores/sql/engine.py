@@ -177,8 +177,11 @@ def _sqlite(url: URL, lock: float) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        with DriverErrors(connection):
-            cursor_of(connection).execute("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+        if _writes(connection):
+            _begin_to_write(connection, lock)
+        else:
+            with DriverErrors(connection):
+                cursor_of(connection).execute("BEGIN")
 
     return engine
 
@@ -189,9 +192,9 @@ def _begin_to_write(connection: sa.Connection, lock: float) -> None:
     SQLite by itself looks ten times a second in the end: beside others that write all the time, one would wait for
     seconds, and two processes would do less than one.
     """
-    raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    cursor = cursor_of(connection)
     if _ASKS not in connection.info:
-        raw.execute("PRAGMA busy_timeout=0")
+        cursor.execute("PRAGMA busy_timeout=0")
         connection.info[_ASKS] = True
     last = time.monotonic() + lock
     with DriverErrors(connection):
