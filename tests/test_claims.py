@@ -276,6 +276,18 @@ async def test_who_got_its_answer_does_not_get_it_again(store: str) -> None:
     assert isinstance(retried, Work)
 
 
+async def test_who_left_what_failed_finds_nothing(store: str) -> None:
+    """There is no answer to be kept, so a retry is worked on."""
+    async with opened(store) as claims:
+        first = await work(claims, stock(0))
+        first.drop()
+        first.left()
+
+        retried = await claims.begin(stock(1), deadline=LATE)
+
+    assert isinstance(retried, Work)
+
+
 @pytest.mark.parametrize("gone", [True, False])
 async def test_a_retry_of_what_failed_is_worked_on(store: str, *, gone: bool) -> None:
     """Whether it waited for the failure or came later."""
