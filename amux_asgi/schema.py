@@ -166,6 +166,8 @@ def _filled(short: Outline, body: bytes) -> ImagesResponse | None:
     images = _read(fields_of(short.text))
     if [bytes(image.b64_json) for image in images.data] != short.marks:
         return None
+    if any(len(picture) <= _LONGEST_EMPTY for picture in short.pictures):  # such a one is as good as none
+        return None
     pictures = zip(images.data, short.pictures, strict=True)
     whole = replace(images, data=tuple(replace(image, b64_json=picture) for image, picture in pictures))
     return replace(whole, told=Told(body, whole)) if same(short.text, encode_response(images)) else whole

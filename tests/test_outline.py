@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
@@ -112,6 +112,7 @@ TEXT = st.lists(PIECES, max_size=5).map("".join)
 FIELDS = st.dictionaries(st.sampled_from(["b64_json", "url", "x"]) | TEXT, TEXT | st.none(), max_size=3)
 
 
+@example(items=[{"b64_json": LONGEST}, {"b64_json": "", "url": "x"}], unknown={}, spaced=False)
 @given(
     items=st.lists(FIELDS.map(lambda fields: {"b64_json": LONGEST, **fields}), min_size=1, max_size=2),
     unknown=st.dictionaries(TEXT, TEXT | FIELDS, max_size=2),
