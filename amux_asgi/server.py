@@ -249,7 +249,7 @@ class StrictProtocol(HttpToolsProtocol):
     def _cut(self) -> None:
         """Reset the connection: closing it would leave the kernel holding what the reader does not take."""
         self._stall = None
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def _unstall(self) -> None:
@@ -334,7 +334,7 @@ def _keep_memory() -> None:
 _OF_ITS_OWN: Final = -3  # glibc's M_MMAP_THRESHOLD: larger ones go back to the system at once
 _TRIM: Final = -1  # glibc's M_TRIM_THRESHOLD
 _LARGEST: Final = 32 * 2**20  # bytes; glibc takes no more
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
+_RESET: Final = struct.pack("ii", 1, 0)  # of SO_LINGER: what is not sent is thrown away
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None: ...

@@ -216,7 +216,7 @@ async def test_after_a_fail_over_to_an_empty_replica_at_most_one_limit_more_pass
     """S04: and only because several nodes know no more of each other."""
     (tmp_path / "other").mkdir()
     with store(tmp_path / "other") as replica, network(own.port) as between:
-        async with limiters(between.url, 2) as all_of_them:
+        async with limiters(between.url, 2, PATIENT) as all_of_them:
             before = [len(await passes(limiter, 45)) for limiter in all_of_them]
             between.lead_to(replica.port)
             during = [len(await passes(limiter, 45)) for limiter in all_of_them]
