@@ -5,6 +5,8 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
+from tests.children import until
+
 
 def ask(port: int, path: str) -> bytes:
     """Ask a server, and give its whole answer; nothing if there is none."""
@@ -46,9 +48,8 @@ def balancer(ports: Sequence[int]) -> Generator[int]:
 
 def _serve(client: socket.socket, ports: Sequence[int]) -> None:
     with client:
-        port = next((port for port in ports if is_ready(port)), None)
-        if port is None:
-            return
+        # One may have become ready, and the other no longer be, between the questions to the two.
+        port = until(lambda: next(filter(is_ready, ports), None))
         with socket.create_connection(("127.0.0.1", port)) as server:
             back = threading.Thread(target=_copy, args=(server, client))
             back.start()

@@ -4,20 +4,22 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 PAUSE: Final = 0.01  # seconds
 PATIENCE: Final = 60  # seconds
 CERTIFICATES: Final = "SSL_CERT_FILE"  # the variable that names whom OpenSSL trusts
 _TRUSTED: Final = {name: value for name, value in os.environ.items() if name == CERTIFICATES}  # before the tests began
 
+T = TypeVar("T")
 
-def until(true: Callable[[], object]) -> None:
-    """Wait until something in another process is true, which wants the processor meanwhile."""
+
+def until(true: Callable[[], T | None]) -> T:
+    """Wait until something in another process is true, which wants the processor meanwhile, and give it."""
     never = threading.Event()
     for _ in range(round(PATIENCE / PAUSE)):
-        if true():
-            return
+        if found := true():
+            return found
         never.wait(PAUSE)
     raise AssertionError("it did not come true")
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,7 @@ def models(port: int) -> list[str]:
 
 @contextmanager
 def serving(file: Path, port: int, *options: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run the server until left, when it must have ended with 0 or does at SIGTERM; it is ready when it is given."""
+    """Run the server until left, when it must have ended with 0 or does at SIGINT; it is ready when it is given."""
     command = [sys.executable, "-m", "amux_asgi", "serve", "--config", str(file), "--port", str(port), *options]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         until(lambda: is_ready(port) or process.poll() is not None)
@@ -62,7 +63,7 @@ def serving(file: Path, port: int, *options: str) -> Generator[subprocess.Popen[
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
             process.wait()
         assert process.returncode == 0
 
@@ -80,7 +81,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_sigterm_finishes_a_hundred_requests_and_is_not_ready_at_once(stub: Stub, file: Path) -> None:
     """Requests that come before the load balancer has noticed are served too (O01)."""
-    file.write_text(text(f"{stub.url}/wait", 'drain = 2\ndatabase = "sqlite:///amux.db"'))
+    file.write_text(text(f"{stub.url}/wait", 'drain = 5\ndatabase = "sqlite:///amux.db"'))
     port = free_port()
 
     with serving(file, port) as process, ThreadPoolExecutor(101) as pool:
@@ -104,34 +105,45 @@ def test_sigterm_finishes_a_hundred_requests_and_is_not_ready_at_once(stub: Stub
 
 
 def test_a_rolling_restart_of_two_processes_fails_no_request(stub: Stub, file: Path) -> None:
-    """Behind a load balancer that asks who is ready (O05)."""
-    file.write_text(text(stub.url, "drain = 1"))
+    """Behind a load balancer that asks who is ready, and has turned away when a process ends (O05)."""
+    file.write_text(text(stub.url, "drain = 100"))
     ports = (free_port(), free_port())
+    seen: list[list[int | httpx2.HTTPError]] = [[], [], []]
     done = threading.Event()
 
-    def client(port: int) -> list[int]:
-        seen: list[int] = []
+    def client(answers: list[int | httpx2.HTTPError], port: int) -> None:
         while not done.is_set():
-            seen.append(ask(port))
-        return seen
+            try:
+                answers.append(ask(port))
+            except httpx2.HTTPError as error:
+                answers.append(error)
+
+    def end(process: subprocess.Popen[bytes], port: int) -> None:
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not is_ready(port))
+        before = [len(answers) for answers in seen]
+        # The second one from now on comes by a connection that was made since.
+        until(lambda: all(len(answers) > then + 1 for answers, then in zip(seen, before, strict=True)))
+        process.send_signal(signal.SIGTERM)  # rather than to wait for all of the drain
+        process.wait()
 
     with (
         serving(file, ports[0]) as first,
         serving(file, ports[1]) as second,
         balancer(ports) as port,
         ThreadPoolExecutor(3) as pool,
+        ExitStack() as last,
     ):
-        clients = [pool.submit(client, port) for _ in range(3)]
-        first.send_signal(signal.SIGTERM)
-        first.wait()
+        last.callback(done.set)
+        clients = [pool.submit(client, answers, port) for answers in seen]
+        end(first, ports[0])
         with serving(file, ports[0]):
-            second.send_signal(signal.SIGTERM)
-            second.wait()
+            end(second, ports[1])
             with serving(file, ports[1]):
                 done.set()
-                statuses = [status for each in clients for status in each.result()]
+                wait(clients)
 
-    assert set(statuses) == {200}
+    assert set(chain.from_iterable(seen)) == {200}
 
 
 @pytest.mark.parametrize("end", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT]])

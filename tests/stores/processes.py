@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import Any
 import anyio
 
 from amux_asgi.errors import GatewayError
-from amux_asgi.stores.sql.operation import Pace
+from amux_asgi.stores.sql import SqlStores
+from amux_asgi.stores.sql.operation import Pace, Task
 from tests.stores.world import QUICK, opened_store, order, paid
 
 EACH = 3  # that a picture of a stream is worth
@@ -140,7 +142,7 @@ async def wait_and_capture(url: str, charged: int) -> None:
     async with opened_store(url, QUICK) as stores:
         await stores.ledger.hold(order("gen_late"))
         say("holding")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        await be_stopped(stores)
         try:
             say("captured", await stores.ledger.capture(order("gen_late"), paid(charged)))
         except GatewayError as error:
@@ -157,12 +159,36 @@ async def stream(url: str, totals: list[int], late: int) -> None:
         for pictures, total in enumerate(totals, 1):
             await stores.ledger.earn(row, total, pictures)
         say("holding")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        await be_stopped(stores)
         try:
             await stores.ledger.earn(row, late, len(totals) + 1)
         except GatewayError as error:
             say("refused", error.status, error.retry)
         say("captured", await stores.ledger.capture(row, paid(late)))
+
+
+class Parking(Task[None]):
+    """Keeps the writer's thread between two transactions: stopped within one, it would hold what others wait for."""
+
+    abandoned = True  # so that it is only taken back, which is done by that thread
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None, deadline=0)
+        self.parked = threading.Event()
+        self.over = threading.Event()
+
+    def undo(self) -> None:
+        self.parked.set()
+        self.over.wait()
+
+
+async def be_stopped(stores: SqlStores) -> None:
+    """Stop this process until another one lets it go on."""
+    parking = Parking()
+    stores.writer.put(parking)
+    await anyio.to_thread.run_sync(parking.parked.wait)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    parking.over.set()
 
 
 async def fill_disk(url: str) -> None:

@@ -20,6 +20,7 @@ from tests.stores.world import QUICK, give, opened_store, order, paid, rows, sta
 
 pytestmark = pytest.mark.anyio
 KILLS = 10
+FAR = 2**52  # milliseconds since 1970
 
 
 @pytest.fixture
@@ -87,8 +88,8 @@ async def claims(database: str) -> str:
     from_rows = rows(database, sa.text("SELECT owner FROM usage WHERE id = 'gen_late'"))
     owner = str(from_rows[0][0])
     engine_rows = [
-        {"claim": "open", "fingerprint": "", "owner": owner, "body": None, "facts": None, "expires": 1},
-        {"claim": "finished", "fingerprint": "", "owner": owner, "body": b"1", "facts": b"", "expires": 1},
+        {"claim": "open", "fingerprint": "", "owner": owner, "body": None, "facts": None, "expires": FAR},
+        {"claim": "finished", "fingerprint": "", "owner": owner, "body": b"1", "facts": b"", "expires": FAR},
     ]
     write(database, ANSWERS.insert(), engine_rows)
     return owner
