@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
 from tests.children import CERTIFICATES
 from tests.databases import PostgreSQL, Reused, postgresql
 from tests.objects import S3, s3_server
+
+settings.register_profile("however slow the machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("however slow the machine")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -241,7 +241,7 @@ VALID = b"".join(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cuts=st.lists(st.integers(0, len(VALID))))
 def test_however_a_stream_is_cut_into_pieces_the_same_is_told(cuts: list[int]) -> None:
     """Also at the bytes of one character, between two line ends, and with pieces of none."""

@@ -86,7 +86,7 @@ async def lived(life: Life, ledger: MemoryLedger) -> list[Event]:
 
 
 @given(life=LIVES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_stream_lives_through_what_is_told_of_is_charged(life: Life) -> None:
     """No nano-dollar comes or goes, and nothing stays held."""
     ledger = Moody(earn=life.unnoted, capture=[] if life.is_charged else [0])
@@ -132,7 +132,7 @@ async def read_all(children: Children, wanted: int, ledger: MemoryLedger) -> lis
     unnoted=st.sets(st.integers(0, 4), max_size=1),
     uncharged=st.sets(st.just(0)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_becomes_of_pictures_side_by_side_what_is_told_of_is_charged(
     answers: list[str], unnoted: set[int], uncharged: set[int]
 ) -> None:

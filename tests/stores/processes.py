@@ -212,7 +212,7 @@ async def fill_disk(url: str) -> None:
 
 async def create(url: str) -> None:
     """Open a database that may not be there yet."""
-    async with opened_store(url) as stores:
+    async with opened_store(url, Pace(patience=60, lock=60)) as stores:
         await stores.ledger.get("account:a")
     say("opened")
 
