@@ -13,7 +13,8 @@ import httptools
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
 from amux_asgi.transport.filling import LONG, Filling
 
-UNREAD: Final = 262_144  # bytes of a body that may wait for its reader, and one read of the socket more
+UNREAD: Final = 262_144  # bytes of a body that may wait for its reader, and one read more
+READ: Final = 65_536  # bytes at once, before it is known what comes: most of a long body need not come this way
 HINT: Final = 100
 OK: Final = 200
 SWITCHING: Final = 101
@@ -21,7 +22,7 @@ FAILED: Final = 500  # and above: many servers then close right behind the answe
 SILENCE: Final = 65_536  # bytes that may come without any of a body: heads, and what chunks and trailers add
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Writes a request, and gives the head and the pieces of its answer."""
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None  # while the upstream takes no more
         self._under_way = False  # from a request on, until its answer is whole
         self._poll: Any = None  # tells at once what the event loop will only tell in its next turn
+        self._room = _NO_ROOM  # for the next bytes; there is some only while they are read: thousands may wait
         self._reset()
 
     def _reset(self) -> None:
@@ -112,11 +114,10 @@ class Connection(asyncio.Protocol):
             while self._pieces:
                 piece = self._pieces.popleft()
                 self._unread -= len(piece)
-                if self._is_paused and self._unread < UNREAD:
-                    self._is_paused = False
-                    self._transport.resume_reading()
+                self._read_on()
                 yield piece
             if self._under_way:
+                self._read_on()
                 await self._more()
 
     async def fill(self, room: memoryview) -> None:
@@ -201,6 +202,16 @@ class Connection(asyncio.Protocol):
             self._poll = _POLL()
             self._poll.register(socket.fileno(), select.POLLIN)
 
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, event loops know less about it
+        """Give the place of the next bytes."""
+        self._room = memoryview(bytearray(READ))
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what came."""
+        room, self._room = self._room, _NO_ROOM
+        self.data_received(bytes(room[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """Take what came; a body of a known length needs no parser, which would copy it."""
         if not self._under_way:  # nobody asked for it, so the connection can be trusted no more
@@ -260,6 +271,8 @@ class Connection(asyncio.Protocol):
             self._break()
         elif self._under_way and self._length:
             self._left, self._parser = self._length - self._came, None
+            if self.is_long:
+                self._pause()  # until its reader says where it goes
         if self._is_answered:
             self._wake()
 
@@ -272,9 +285,18 @@ class Connection(asyncio.Protocol):
     def _keep(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._unread += len(piece)
-        if self._unread > UNREAD and not self._is_paused:
+        if self._unread > UNREAD:
+            self._pause()
+
+    def _pause(self) -> None:
+        if not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._is_paused and self._unread < UNREAD:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     # what the parser tells
 
@@ -346,4 +368,5 @@ def _is_meant(transport: asyncio.Transport) -> bool:
 
 _CUT: Final = "the connection to the upstream was cut"
 _NOTHING: Final[deque[bytes]] = deque()  # until the head is there: one takes 760 bytes, and thousands may wait for it
+_NO_ROOM: Final = memoryview(b"")
 _POLL: Final[Any] = getattr(select, "poll", None)  # Windows has none

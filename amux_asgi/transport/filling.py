@@ -17,7 +17,7 @@ class Filling(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        owner: asyncio.Protocol,
+        owner: asyncio.BufferedProtocol,
         transport: asyncio.Transport,
         room: memoryview,
         *,

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
-from amux_asgi.transport.connection import SILENCE, UNREAD, Connection
+from amux_asgi.transport.connection import READ, SILENCE, UNREAD, Connection
 from tests.stub import Reader, Stub, Writer, upstream
 
 pytestmark = pytest.mark.anyio
@@ -310,6 +310,38 @@ async def test_an_upstream_waits_while_its_answer_is_not_read() -> None:
     assert before == ["pause"]
     assert wire.turns == ["pause", "resume"]
     assert got == pieces
+
+
+async def test_of_a_long_answer_no_more_is_read_until_its_place_is_known() -> None:
+    """What came with the head is little, so that little is copied once more; who wants pieces has it read on."""
+    connection, wire = asked()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (4 * UNREAD)
+
+    room = connection.get_buffer(-1)
+    room[: len(head) + 2] = head + b"ab"
+    connection.buffer_updated(len(head) + 2)
+    before = list(wire.turns)
+    pieces = connection.pieces()
+    first = await anext(pieces)
+
+    assert len(room) == READ
+    assert before == ["pause"]
+    assert (first, wire.turns) == (b"ab", ["pause", "resume"])
+
+
+async def test_a_long_answer_is_read_on_where_nothing_came_with_its_head() -> None:
+    """Otherwise who wants pieces would wait for ever."""
+    connection, wire = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % UNREAD)
+    got: list[bytes] = []
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_into, got, connection)
+        await anyio.wait_all_tasks_blocked()
+        assert wire.turns == ["pause", "resume"]
+        connection.data_received(b"x" * UNREAD)
+
+    assert got == [b"x" * UNREAD]
 
 
 async def _body(*pieces: bytes) -> AsyncGenerator[bytes]:
