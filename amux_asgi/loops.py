@@ -58,6 +58,12 @@ def spawn_here() -> Spawn:
     return _spawn
 
 
+def soon_here() -> Callable[[Callable[[], None]], object]:
+    """Give what has a function run in the next turn of this event loop."""
+    native: Any = loop_here()
+    return native.call_soon if on_asyncio() else native.run_sync_soon
+
+
 def bell_here() -> Bell:
     """Give a bell of this event loop."""
     try:

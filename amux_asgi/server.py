@@ -34,6 +34,7 @@ from amux_asgi.respond import respond
 from amux_asgi.scope import fresh_request_id
 from amux_asgi.signals import Signals, Stoppable
 from amux_asgi.small import Flow, Pipeline, event
+from amux_asgi.turns import turns_here
 
 HEAD_BYTES: Final = 65_536  # of a request's head, and of what chunked encoding may add to a body
 HEAD_FIELDS: Final = 100
@@ -288,9 +289,11 @@ class Answers:
 
 
 async def _in_pieces(send: Send, message: Message) -> None:
-    body = memoryview(message["body"])
+    body, turns = memoryview(message["body"]), turns_here()
     for start in range(0, len(body), AT_ONCE):
-        await send({**message, "body": body[start : start + AT_ONCE], "more_body": True})
+        piece = body[start : start + AT_ONCE]
+        await turns.take(len(piece))
+        await send({**message, "body": piece, "more_body": True})
     await send({**message, "body": b""})  # before which all of it must have left
 
 

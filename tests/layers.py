@@ -69,6 +69,7 @@ RULES: Final = (
 )
 SHELL: Final = (
     "loops",
+    "turns",
     "transport",
     "transport.base",
     "transport.carry",

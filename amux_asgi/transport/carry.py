@@ -10,7 +10,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.lowlevel import RunVar
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -19,11 +18,12 @@ from amux_asgi.errors import End, GatewayError, UpstreamError, UpstreamTimeoutEr
 from amux_asgi.loops import move_on_after
 from amux_asgi.schema import ImagesResponse
 from amux_asgi.transport.base import Fill, Incoming, Progress, Transport
+from amux_asgi.turns import turns_here
 from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpResponse
 
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
-LARGE: Final = 1_048_576  # bytes that are worked on alone in a turn of the event loop
+LARGE: Final = 1_048_576  # bytes, whose work takes so long that it waits for its turn
 _SAID_AGAIN: Final = 256  # URLs, and headers, that are known to be fit: most asks say the same ones
 USUAL: Final = (("accept-encoding", "identity"), ("user-agent", "amux-asgi"))
 
@@ -80,11 +80,9 @@ async def _talk(begin: Callable[[], HttpRequest], flow: Flow, way: Way, progress
     step, size = begin, 0
     while True:
         try:
-            if size < LARGE:
-                ask = step()
-            else:
-                async with _alone():
-                    ask = step()
+            if size >= LARGE:
+                await turns_here().take(size)
+            ask = step()
         except StopIteration as stop:
             return stop.value
         try:
@@ -217,35 +215,24 @@ async def collect(incoming: Incoming, said: str, cap: int, grow: Grow | None = N
             await grow(len(piece))
         if len(pieces) % _TURN == 0:  # thousands of tiny pieces can be there at once
             await anyio.lowlevel.checkpoint()
-    if size < LARGE or len(pieces) == 1:
-        return b"".join(pieces)  # of a single one this is no copy
-    async with _alone():
-        return b"".join(pieces)
+    if size >= LARGE and len(pieces) > 1:  # a single one is not copied
+        await turns_here().take(size)
+    return b"".join(pieces)
 
 
 async def _filled(fill: Fill, size: int, grow: Grow | None) -> bytes:
     """Take a body of known size into memory, each byte once, in the place where it stays."""
-    async with _alone():
-        whole = BytesIO(bytes(size))  # it takes these zeros over, and where they are
+    turns = turns_here()
+    await turns.take(size)
+    whole = BytesIO(bytes(size))  # it takes these zeros over, and where they are
     with whole.getbuffer() as room:
         for start in range(0, size, _STEP):
-            part = room[start : start + _STEP]
-            await fill(part)
+            step = min(_STEP, size - start)
+            await turns.take(step)
+            await fill(room[start : start + step])  # which has no name: one that lived on would make the next line copy
             if grow is not None:
-                await grow(len(part))
-    return whole.getvalue()  # which is no copy
-
-
-def _alone() -> anyio.Lock:
-    """Give what lets nobody else work on many bytes in the same turn of the event loop.
-
-    Sixteen megabytes take some milliseconds. If many such answers end together, others must be served in between.
-    """
-    lock = _turns.get(None)
-    if lock is None:
-        lock = anyio.Lock()
-        _turns.set(lock)
-    return lock
+                await grow(step)
+    return whole.getvalue()
 
 
 def _too_large(cap: int) -> UpstreamTooLargeError:
@@ -257,7 +244,6 @@ _PLAIN: Final = re.compile(
 )  # no blank, quote, backslash, user or non-ASCII
 _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
-_turns: Final[RunVar[anyio.Lock]] = RunVar("amux_asgi turns")  # of one event loop
 _LONGEST_NUMBER: Final = 18  # digits
-_STEP: Final = 524_288  # bytes that are read in one turn of the event loop, and counted
+_STEP: Final = 9 * 2**18  # bytes that are read in one turn of the event loop, and counted: a picture of 2 MB
 _TURN: Final = 64  # pieces, after which others have their turn

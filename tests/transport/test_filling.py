@@ -2,6 +2,7 @@
 
 import asyncio  # noqa: TID251, a server that answers before it has read
 import ssl
+import tracemalloc
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -64,6 +65,19 @@ class Ports:
 async def ask(transport: Transport, url: str, grow: Grow | None = None) -> bytes:
     request = HttpRequest(method="POST", url=url, body=POST)
     return (await exchange(transport, request, Progress(), cap=2**24, grow=grow)).body
+
+
+async def test_a_long_body_is_in_memory_once(transport: Transport) -> None:
+    """From its first byte until it is given: there is room for it, and for a little more."""
+    with upstream(scripts=Ports().scripts) as stub:
+        await ask(transport, f"{stub.url}/short")
+        tracemalloc.start()
+        body = await ask(transport, f"{stub.url}/long")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert body == BODY
+    assert most < 1.5 * len(BODY)
 
 
 async def test_a_long_body_arrives_whole_and_its_connection_is_used_again(transport: Transport) -> None:
