@@ -4,11 +4,13 @@ import asyncio  # noqa: TID251, makes a loop that is closed
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from amux_asgi.errors import (
     GatewayError,
@@ -21,6 +23,7 @@ from amux_asgi.errors import (
 from amux_asgi.quota import Answer, Attempt, Order, Settlement, Verb, account_wallet, topped_up
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
+from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, Transaction, desk_here
 from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
@@ -258,6 +261,27 @@ async def test_too_much_at_once_is_refused_at_once(database: str) -> None:
 
         assert ends.count("held") == 5
     assert sums(database) == (990, 0, 10)
+
+
+async def test_what_comes_while_another_process_writes_goes_with_what_waits(tmp_path: Path) -> None:
+    """In one transaction: another turn among the processes would be as long again."""
+    database = f"sqlite:///{tmp_path}/amux.db"
+    begun = threading.Event()
+    seen: list[Transaction] = []
+    async with opened_store(database, Pace(lock=60, patience=60, dead_after=3000)) as stores:
+        last = stores.writer.clock() + 60
+        other = open_engine(database)
+        async with anyio.create_task_group() as tasks:
+            with other.begin():  # as another process
+                event.listen(stores.writer.engine, "connect", lambda *_: begun.set())
+                tasks.start_soon(stores.writer.run, Task(seen.append, last))
+                await anyio.to_thread.run_sync(begun.wait)
+                tasks.start_soon(stores.writer.run, Task(seen.append, last))
+                await anyio.wait_all_tasks_blocked()
+        other.dispose()
+
+    one, two = seen
+    assert one is two
 
 
 async def test_only_what_is_at_fault_fails(database: str) -> None:

@@ -6,6 +6,7 @@ fares, nobody waits longer than an operation's deadline, and whatever nobody hea
 """
 
 import logging
+import math
 import queue
 import secrets
 import threading
@@ -155,23 +156,38 @@ class Writer:
         if waiting and self._pause:
             self._wake.wait(self._pause)
             self._wake.clear()
-        try:
-            operation = self._queue.get_nowait() if waiting else self._queue.get(timeout=self._tick)
-            while True:
-                if operation is None:
-                    self._last = self.clock() + self.pace.farewell / 2
-                else:
-                    waiting.append(operation)
-                if len(waiting) >= BATCH and not self._pause:
-                    break
-                operation = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        # What nobody waits for any more is not begun.
-        self._finish([operation for operation in waiting if operation.abandoned and not operation.tried])
-        wanted = [operation for operation in waiting if not operation.done]
+        if not waiting:
+            with suppress(queue.Empty):
+                self._sort(self._queue.get(timeout=self._tick), waiting)
+        self._drain(waiting, math.inf if self._pause else BATCH - len(waiting))
+        wanted = self._wanted(waiting)
         self._backlog = wanted[BATCH:]
         return wanted[:BATCH]
+
+    def _drain(self, waiting: list[Operation[Any]], most: float) -> None:
+        """Take so many from the queue, of what is there, without a wait."""
+        most += len(waiting)
+        with suppress(queue.Empty):
+            while len(waiting) < most:
+                self._sort(self._queue.get_nowait(), waiting)
+
+    def _sort(self, told: Operation[Any] | None, waiting: list[Operation[Any]]) -> None:
+        if told is None:
+            self._last = self.clock() + self.pace.farewell / 2
+        else:
+            waiting.append(told)
+
+    def _wanted(self, waiting: Sequence[Operation[Any]]) -> list[Operation[Any]]:
+        """Leave out what nobody waits for any more, unless it was begun."""
+        self._finish([operation for operation in waiting if operation.abandoned and not operation.tried])
+        return [operation for operation in waiting if not operation.done]
+
+    def _catch_up(self, batch: list[Operation[Any]]) -> None:
+        """Add what came while other processes wrote: for it, another turn among them would be as long again."""
+        if batch is self._batch:  # rather than a part of one that failed
+            came: list[Operation[Any]] = []
+            self._drain(came, BATCH - len(batch))
+            batch += self._wanted(came)
 
     def _write(self, batch: list[Operation[Any]]) -> None:
         parts = [batch] if batch else []  # the first one last
@@ -190,7 +206,7 @@ class Writer:
                 logger.error("an operation could not be written", exc_info=failure)
                 self._fail(part, InternalError("the gateway could not write this down"))
 
-    def _attempt(self, batch: Sequence[Operation[Any]]) -> Exception | None:
+    def _attempt(self, batch: list[Operation[Any]]) -> Exception | None:
         """Try to commit; give what came between. Only after a mere conflict the connection is good for more."""
         failure: Exception | None = None
         for _ in range(1 + CONFLICTS):
@@ -205,10 +221,11 @@ class Writer:
                 return None
         return failure
 
-    def _commit(self, batch: Sequence[Operation[Any]]) -> None:
+    def _commit(self, batch: list[Operation[Any]]) -> None:
         """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
         connection = self._connected()
         with DriverErrors(connection), connection.begin():
+            self._catch_up(batch)
             transaction = Transaction(connection, self._name(connection))
             kinds: dict[Callable[..., None], list[Operation[Any]]] = {}
             for operation in batch:
