@@ -31,7 +31,7 @@ from benchmarks.floor import REQUESTS
 OK: Final = 200
 
 AT_ONCE: Final = 16
-WARM: Final = 2 * AT_ONCE  # requests before it is counted
+WARM: Final = 24 * AT_ONCE  # requests before it is counted: by then each statement has been prepared
 LIMITS: Final = rules("1000000 requests/minute", "1000000 images/minute", "1000 concurrent")
 USAGE: Final = {
     "input_tokens": 7,

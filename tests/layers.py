@@ -84,6 +84,7 @@ SHELL: Final = (
     "stores.sql.operation",
     "stores.sql.engine",
     "stores.sql.writer",
+    "stores.sql.bulk",
     "stores.sql.book",
     "stores.sql.reservations",
     "stores.sql.ledger",

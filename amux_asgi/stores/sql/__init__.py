@@ -12,6 +12,7 @@ from msgspec import Struct
 from amux_asgi.claims import Claims
 from amux_asgi.quota import Opening
 from amux_asgi.stores.sql.answers import SqlAnswers
+from amux_asgi.stores.sql.book import get_ready
 from amux_asgi.stores.sql.engine import open_engine, prepare
 from amux_asgi.stores.sql.keys import SqlKeys
 from amux_asgi.stores.sql.ledger import SqlLedger
@@ -63,6 +64,7 @@ async def open_store(  # noqa: PLR0913, whatever a test wants to hold in its han
     engine, looks = open_engine(url, lock=pace.lock), open_engine(url, lock=pace.lock)
     try:
         await anyio.to_thread.run_sync(prepare, engine)
+        get_ready(engine.dialect.name)
         writer = Writer(engine, clock=clock, pace=pace)
         answers = SqlAnswers(writer, engine, now=now, sleep=sleep, random=random)
         keys = SqlKeys(looks, clock=clock, now=now)

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
 from amux_asgi.quota import HELD, Answer, Line, Order, Settlement, Verb, earn, end, hold
-from amux_asgi.stores.sql.book import Asked, Book, Row, read, write
+from amux_asgi.stores.sql.book import Asked, Book, read, write
+from amux_asgi.stores.sql.bulk import Row
 from amux_asgi.stores.sql.operation import Operation, Transaction
 
 FOR_EVER: Final = float("inf")
@@ -187,7 +188,7 @@ class End(Later):
         after = replace(after, images=images)
         book.change(wallets)
         book.rows[self.id] = after
-        book.ended.append(_ended(self.id, after, self.settlement))
+        book.ended[self.id] = _ended(self.id, after, self.settlement)
         return after.charged
 
     def _answer(self, answer: Answer, book: Book) -> None:
