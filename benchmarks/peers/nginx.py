@@ -9,8 +9,8 @@ daemon off;
 worker_processes 1;
 worker_rlimit_nofile 16384;
 {user}
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
+pid "{folder}/nginx.pid";
+error_log "{folder}/error.log";
 events {{ worker_connections 8192; }}
 http {{
     access_log off;
@@ -18,11 +18,11 @@ http {{
     default_type application/json;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+    client_body_temp_path "{folder}/body";
+    proxy_temp_path "{folder}/proxy";
+    fastcgi_temp_path "{folder}/fastcgi";
+    uwsgi_temp_path "{folder}/uwsgi";
+    scgi_temp_path "{folder}/scgi";
     {servers}
 }}
 """

@@ -22,7 +22,7 @@ server {{
     listen 127.0.0.1:{port} backlog=4096;
     location = /count {{ stub_status; }}
     location ~ ^/0/([^/]+)/ {{ error_page 405 =200 /answers/$1; return 405; }}
-    location /answers/ {{ internal; root {folder}; error_page 405 =200 $uri; }}
+    location /answers/ {{ internal; root "{folder}"; error_page 405 =200 $uri; }}
 }}
 """
 
