@@ -24,7 +24,7 @@ from amux_asgi.wire import DeadlineError, Flow, Headers, HttpRequest, HttpRespon
 JITTER: Final = 0.25  # of a wait, so that many who wait do not ask at once
 FAREWELL: Final = 5.0  # seconds to call work off
 LARGE: Final = 1_048_576  # bytes, whose work takes so long that it waits for its turn
-_SAID_AGAIN: Final = 256  # URLs, and headers, that are known to be fit: most asks say the same ones
+_SAID_AGAIN: Final = 4096  # URLs, and headers, that are known to be fit, of as many channels: most asks say the same
 USUAL: Final = (("accept-encoding", "identity"), ("user-agent", "amux-asgi"))
 
 

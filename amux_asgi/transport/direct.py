@@ -24,7 +24,7 @@ from amux_asgi.wire import Headers, HttpRequest
 CONNECT: Final = 10.0  # seconds
 IDLE: Final = 4.0  # seconds a connection is kept; servers often close after five
 SECOND_TRY: Final = 0.25  # seconds after which another address of a host is tried beside the first
-_SAID_AGAIN: Final = 256  # heads and places that are known: most asks say the same ones
+_SAID_AGAIN: Final = 4096  # heads and places that are known, of as many channels: most asks say the same ones
 
 
 class Place(Struct, frozen=True):
