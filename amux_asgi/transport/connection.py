@@ -14,7 +14,8 @@ from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamInc
 from amux_asgi.transport.filling import LONG, Filling
 
 UNREAD: Final = 262_144  # bytes of a body that may wait for its reader, and one read more
-READ: Final = 65_536  # bytes at once, before it is known what comes: most of a long body need not come this way
+FIRST: Final = 16_384  # bytes at once, until a head is there: most of a long body need not come this way
+READ: Final = 65_536  # bytes at once of what follows
 HINT: Final = 100
 OK: Final = 200
 SWITCHING: Final = 101
@@ -37,10 +38,10 @@ class Connection(asyncio.BufferedProtocol):
         self._writable: asyncio.Future[None] | None = None  # while the upstream takes no more
         self._under_way = False  # from a request on, until its answer is whole
         self._poll: Any = None  # tells at once what the event loop will only tell in its next turn
-        self._room = _NO_ROOM  # for the next bytes; there is some only while they are read: thousands may wait
         self._reset()
 
     def _reset(self) -> None:
+        self._room = _NO_ROOM  # for the next bytes; while thousands wait, it is little, and under TLS alone
         self._pieces: deque[bytes] = _NOTHING
         self._is_answered = False  # its head is there
         self._length: int | None = None  # what the head says of the body's
@@ -204,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, event loops know less about it
         """Give the place of the next bytes."""
-        self._room = memoryview(bytearray(READ))
+        self._room = memoryview(bytearray(READ if self._is_answered else FIRST))
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:

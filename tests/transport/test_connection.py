@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from amux_asgi.errors import GatewayError, UpstreamBadResponseError, UpstreamIncompleteError
-from amux_asgi.transport.connection import READ, SILENCE, UNREAD, Connection
+from amux_asgi.transport.connection import FIRST, SILENCE, UNREAD, Connection
 from tests.stub import Reader, Stub, Writer, upstream
 
 pytestmark = pytest.mark.anyio
@@ -324,7 +324,7 @@ async def test_of_a_long_answer_no_more_is_read_until_its_place_is_known() -> No
     pieces = connection.pieces()
     first = await anext(pieces)
 
-    assert len(room) == READ
+    assert len(room) == FIRST
     assert before == ["pause"]
     assert (first, wire.turns) == (b"ab", ["pause", "resume"])
 

@@ -10,7 +10,7 @@ import math
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -160,7 +160,9 @@ class Writer:
             with suppress(queue.Empty):
                 self._sort(self._queue.get(timeout=self._tick), waiting)
         self._drain(waiting, math.inf if self._pause else BATCH - len(waiting))
-        wanted = self._wanted(waiting)
+        # What nobody waits for any more is not begun.
+        self._finish([operation for operation in waiting if operation.abandoned and not operation.tried])
+        wanted = [operation for operation in waiting if not operation.done]
         self._backlog = wanted[BATCH:]
         return wanted[:BATCH]
 
@@ -177,17 +179,10 @@ class Writer:
         else:
             waiting.append(told)
 
-    def _wanted(self, waiting: Sequence[Operation[Any]]) -> list[Operation[Any]]:
-        """Leave out what nobody waits for any more, unless it was begun."""
-        self._finish([operation for operation in waiting if operation.abandoned and not operation.tried])
-        return [operation for operation in waiting if not operation.done]
-
     def _catch_up(self, batch: list[Operation[Any]]) -> None:
         """Add what came while other processes wrote: for it, another turn among them would be as long again."""
         if batch is self._batch:  # rather than a part of one that failed
-            came: list[Operation[Any]] = []
-            self._drain(came, BATCH - len(batch))
-            batch += self._wanted(came)
+            self._drain(batch, BATCH - len(batch))
 
     def _write(self, batch: list[Operation[Any]]) -> None:
         parts = [batch] if batch else []  # the first one last
