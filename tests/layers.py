@@ -82,6 +82,7 @@ SHELL: Final = (
     "stores",
     "stores.sql.schema",
     "stores.sql.operation",
+    "stores.sql.desks",
     "stores.sql.engine",
     "stores.sql.writer",
     "stores.sql.bulk",

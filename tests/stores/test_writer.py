@@ -3,7 +3,7 @@
 import asyncio  # noqa: TID251, makes a loop that is closed
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from amux_asgi.errors import (
 from amux_asgi.quota import Answer, Attempt, Order, Settlement, Verb, account_wallet, topped_up
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
+from amux_asgi.stores.sql.desks import desk_here
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.ledger import Change
-from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, Transaction, desk_here
+from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, Transaction
 from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
@@ -185,9 +186,10 @@ def cancelling(hold: Hold, scope: anyio.CancelScope) -> Any:
         assert hold.desk is not None
         desk, soon = hold.desk, hold.desk.soon
 
-        def cancelled(*told: Any) -> None:
+        def cancelled(ring: Callable[..., object], *told: object) -> None:
             desk.soon = soon
-            soon(lambda: (scope.cancel(), told))  # and nothing else
+            soon(scope.cancel)
+            soon(ring, *told)
 
         desk.soon = cancelled
 
@@ -438,7 +440,7 @@ async def test_a_closed_event_loop_gets_its_money_back(database: str) -> None:
     """A hold whose loop was closed meanwhile is as if it had never been."""
 
     async def here() -> Desk:
-        return desk_here(None, time.monotonic)
+        return desk_here(None, stores.writer.put, time.monotonic)
 
     async with opened_store(database) as stores:
         await give(stores, 100)

@@ -51,10 +51,12 @@ def updating(table: sa.Table, names: tuple[str, ...]) -> Statement:
 
 def put(connection: sa.Connection, statement: Statement, rows: Sequence[Row]) -> None:
     """Write rows, if there are any."""
+    if not rows:
+        return
     cursor, dialect = cursor_of(connection), connection.dialect.name
     if statement.many is not None and (text := _json(rows, dialect)):
         cursor.execute(text_of(statement.many, dialect, "rows"), (text,))
-    elif rows:
+    else:
         cursor.executemany(text_of(statement.one, dialect, *statement.names), rows)
 
 

@@ -1,13 +1,9 @@
-"""What the writer is given to do, and where its end is waited for."""
+"""What the writer is given to do."""
 
-import asyncio  # noqa: TID251, its futures and timers are faster than what works everywhere; see `AsyncioDesk`
-import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-import anyio
 import sqlalchemy as sa
-from anyio.lowlevel import current_token
 from msgspec import Struct
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
@@ -93,100 +89,26 @@ class Desk(Protocol):
 
     soon: Callable[..., object]
 
+    @property
+    def late(self) -> Sequence[Operation[Any]]:
+        """Show what the writer has not been given yet."""
+        ...
+
     def enter(self, operation: Operation[Any]) -> None:
-        """Make the bell of an operation, before anyone rings it."""
+        """Make the bell of an operation, then give it to the writer."""
         ...
 
     def wait(self, operation: Operation[Any]) -> Awaitable[bool]:
         """Wait for its bell, until its deadline; tell whether it rang."""
         ...
 
-    def ring(self, operations: Iterable[Operation[Any]]) -> None:
-        """End the waits of some; called on its event loop."""
+    def tell(self, operations: Sequence[Operation[Any]]) -> None:
+        """End the waits of some; called on the writer's thread.
+
+        Raises:
+            RuntimeError: the event loop is closed, and nobody hears of it.
+        """
         ...
-
-
-class AnyDesk:
-    """Waits on any event loop that anyio knows."""
-
-    def __init__(self, clock: Clock) -> None:
-        native = cast("Any", current_token().native_token)
-        self.soon: Callable[..., object] = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-        self._clock = clock
-
-    def enter(self, operation: Operation[Any]) -> None:
-        """Make its bell."""
-        operation.bell = anyio.Event()
-
-    async def wait(self, operation: Operation[Any]) -> bool:
-        """Wait for its bell, until its deadline; tell whether it rang."""
-        with anyio.move_on_after(max(0.0, operation.deadline - self._clock())):
-            await operation.bell.wait()
-        return operation.bell.is_set()
-
-    def ring(self, operations: Iterable[Operation[Any]]) -> None:
-        """End the waits of some."""
-        for operation in operations:
-            operation.bell.set()
-
-
-class AsyncioDesk:
-    """Waits on one asyncio loop: each with a future, and all with one timer, which is set for the next deadline.
-
-    Nearly all are rung long before it. With `AnyDesk`, a hold and its capture take twice as many instructions here.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        self.loop = loop
-        self.soon: Callable[..., object] = loop.call_soon_threadsafe
-        self._clock = clock
-        self._waiting: set[Operation[Any]] = set()
-        self._due = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def enter(self, operation: Operation[Any]) -> None:
-        """Make its bell."""
-        operation.bell = self.loop.create_future()
-        self._waiting.add(operation)
-        if operation.deadline < self._due:
-            self._look_at(operation.deadline)
-
-    def wait(self, operation: Operation[Any]) -> Awaitable[bool]:
-        """Wait for its bell, until its deadline; tell whether it rang."""
-        return operation.bell
-
-    def ring(self, operations: Iterable[Operation[Any]]) -> None:
-        """End the waits of some."""
-        for operation in operations:
-            self._waiting.discard(operation)
-            if not operation.bell.done():  # by its deadline, or cancelled
-                operation.bell.set_result(True)
-
-    def _look_at(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = due
-        self._timer = self.loop.call_later(max(0.0, due - self._clock()), self._look)
-
-    def _look(self) -> None:
-        """End the waits that are over, forget those who left, and look again when the next is over."""
-        now = self._clock()
-        for operation in self._waiting:
-            if operation.deadline <= now and not operation.bell.done():
-                operation.bell.set_result(False)
-        self._waiting = {operation for operation in self._waiting if not operation.bell.done()}
-        self._due, self._timer = math.inf, None
-        if self._waiting:
-            self._look_at(min(operation.deadline for operation in self._waiting))
-
-
-def desk_here(last: Desk | None, clock: Clock) -> Desk:
-    """Give the last desk, if it is of the event loop that runs here; otherwise make one."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return AnyDesk(clock)
-    return last if isinstance(last, AsyncioDesk) and last.loop is loop else AsyncioDesk(loop, clock)
 
 
 class Chore(Struct, frozen=True):

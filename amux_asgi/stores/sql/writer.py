@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
+from amux_asgi.stores.sql.desks import desk_here
 from amux_asgi.stores.sql.engine import DriverErrors, ask, cursor_of, file_of, is_away, is_conflict, text_of
 from amux_asgi.stores.sql.operation import (
     AGAIN,
@@ -30,7 +31,6 @@ from amux_asgi.stores.sql.operation import (
     Task,
     Transaction,
     away,
-    desk_here,
 )
 from amux_asgi.stores.sql.schema import OWNERS
 
@@ -104,11 +104,10 @@ class Writer:
             StorageUnavailableError: it was not written by its deadline; should it be all the same, it is taken back.
             GatewayError: it was decided otherwise.
         """
-        if not operation.owed and self._queue.qsize() + len(self._backlog) >= self.pace.waiting:
+        operation.desk = self._desk = desk = desk_here(self._desk, self.put, self.clock)
+        if not operation.owed and self._queue.qsize() + len(self._backlog) + len(desk.late) >= self.pace.waiting:
             raise away("too much is waiting to be written")
-        operation.desk = self._desk = desk = desk_here(self._desk, self.clock)
         desk.enter(operation)
-        self.put(operation)
         try:
             rung = await desk.wait(operation)
         except BaseException:
@@ -298,7 +297,7 @@ class Writer:
                 told.setdefault(operation.desk, []).append(operation)
         for desk, some in told.items():
             try:
-                desk.soon(desk.ring, some)
+                desk.tell(some)
             except RuntimeError:  # the loop is closed, and nobody hears of it
                 for operation in some:
                     self._undo(operation)
