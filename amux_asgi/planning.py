@@ -28,7 +28,7 @@ from amux_asgi.schema import GenerationRequest
 from amux_asgi.words import quote
 
 HOPS = 2  # gateways in a row at most
-ENOUGH = 8  # candidates that are open: at most three of them are asked
+ENOUGH = 4  # candidates that are open: at most three of them are asked
 
 
 class Terms(Struct, frozen=True, kw_only=True):

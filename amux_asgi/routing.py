@@ -102,9 +102,8 @@ class Routes:
         for tier in self._tiers.get(model, ()):
             for serving in tier.drawn(random):
                 ways = serving.ways
-                first = turn % len(ways)
-                yield from ways[first:]
-                yield from ways[:first]
+                for i in range(turn, turn + len(ways)):
+                    yield ways[i % len(ways)]
 
     def only(self, model: str) -> Candidate | None:
         """Give what serves a model alone; `None` where there is a choice, or nobody."""
