@@ -161,6 +161,8 @@ EDGE: Final = (
     "signals",
     "small",
     "one_write",
+    "protocol",
+    "outgoing",
     "server",
     "commands_base",
     "commands_*",

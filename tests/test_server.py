@@ -20,7 +20,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from amux_asgi.server import HEAD_BYTES, PIECE, StrictProtocol
+from amux_asgi.protocol import HEAD_BYTES, PIECE, StrictProtocol
 from tests.app.test_mounting import free_port
 from tests.children import until
 from tests.framing import SMUGGLING
