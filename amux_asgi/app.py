@@ -33,7 +33,7 @@ from amux_asgi.middleware.errors import ErrorMiddleware
 from amux_asgi.paths import Paths
 from amux_asgi.places import PlacesState
 from amux_asgi.probes import Probes
-from amux_asgi.quota import Ledger, Opening
+from amux_asgi.quota import Ledger
 from amux_asgi.reloading import Watch, with_what_stays
 from amux_asgi.runtime import OpenStores, Runtimes, Stores, forgetful, in_memory, unix_ms
 from amux_asgi.setup import Facts, Parts, Setup, known, usual
@@ -42,6 +42,7 @@ from amux_asgi.transport.carry import Sleep
 from amux_asgi.transport.fetch import PUBLIC, Fetcher, FetchPolicy
 from amux_asgi.transport.httpx import Client, own_client
 from amux_asgi.transport.tokens import Tokens
+from amux_asgi.wallets import Opening
 
 CONFIG_VARIABLE: Final = "AMUX_CONFIG"
 ADMIN_VARIABLE: Final = "AMUX_ADMIN_SECRET"

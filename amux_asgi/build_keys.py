@@ -11,9 +11,9 @@ from amux_asgi.build_limits import key_rules
 from amux_asgi.config import Config, KeyConfig
 from amux_asgi.keys import FixedKey, FixedKeys, Principal, digest_of
 from amux_asgi.pricing import Prices, parse_dollars
-from amux_asgi.quota import Opening, account_wallet, budget_wallet
 from amux_asgi.routing import Channel
 from amux_asgi.toml_lines import Path as Where
+from amux_asgi.wallets import Opening, account_wallet, budget_wallet
 
 SHORTEST_KEY: Final = 20  # characters
 

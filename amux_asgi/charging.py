@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from amux_asgi.errors import ConfigError, GatewayError, RequestTimeoutError
 from amux_asgi.pricing import dollars, parse_dollars
-from amux_asgi.quota import DEAREST, Ledger, Order, Settlement, fresh_id
+from amux_asgi.quota import Ledger, Order, Settlement, fresh_id
+from amux_asgi.reservation import DEAREST
 from amux_asgi.respond import respond
 from amux_asgi.scope import (
     Reservation,

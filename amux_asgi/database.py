@@ -12,8 +12,9 @@ from amux_asgi.keys import KeyStore, Principal
 from amux_asgi.lifespans import Shared
 from amux_asgi.manage import Manager
 from amux_asgi.plugins import load
-from amux_asgi.quota import Answer, Ledger, Order, Settlement, Wallet
+from amux_asgi.quota import Answer, Ledger, Order, Settlement
 from amux_asgi.runtime import unix_ms
+from amux_asgi.wallets import Wallet
 
 STORE: Final = "amux_asgi.stores.sql"
 

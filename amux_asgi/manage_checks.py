@@ -8,7 +8,7 @@ from typing import Final, cast, get_args
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.manage import MOST_AT_ONCE, Group
 from amux_asgi.pricing import dollars, parse_dollars
-from amux_asgi.quota import DEAREST
+from amux_asgi.reservation import DEAREST
 
 MOST: Final = 100  # globs or networks of one key
 LONGEST: Final = 200  # characters of one of them

@@ -6,7 +6,8 @@ from typing import Final
 import anyio
 
 from amux_asgi.errors import GatewayError
-from amux_asgi.quota import Ledger, account_wallet
+from amux_asgi.quota import Ledger
+from amux_asgi.wallets import account_wallet
 
 FRESH: Final = 1.0  # seconds that an answer is good for
 PATIENCE: Final = 2.0  # seconds; load balancers ask again after about that

@@ -8,7 +8,8 @@ from amux_asgi.asking import MAYBE_PAID, Sent
 from amux_asgi.errors import End, StorageUnavailableError
 from amux_asgi.planning import Plan
 from amux_asgi.pricing import NANO, Prices
-from amux_asgi.quota import Answer, Attempt, Ledger, Order, Settlement, account_wallet, fresh_id
+from amux_asgi.quota import Answer, Attempt, Ledger, Order, Settlement, fresh_id
+from amux_asgi.wallets import account_wallet
 
 PREFIX: Final = "gen_"
 UNBOUNDED: Final = 1_000 * NANO  # held where nobody can say the most; only accounts without limit may ask for that

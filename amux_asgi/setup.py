@@ -30,7 +30,6 @@ from amux_asgi.paths import Paths
 from amux_asgi.paths import known as known_paths
 from amux_asgi.plugins import load as load_attribute
 from amux_asgi.pricing import Prices
-from amux_asgi.quota import Opening
 from amux_asgi.routing import Channel, Routes
 from amux_asgi.runtime import Runtimes
 from amux_asgi.streamed import Pace
@@ -40,6 +39,7 @@ from amux_asgi.transport.carry import Sleep
 from amux_asgi.transport.fetch import Fetcher
 from amux_asgi.transport.httpx import open_httpx2
 from amux_asgi.transport.tokens import Tokens
+from amux_asgi.wallets import Opening
 from amux_asgi.wiring import Line, Lines
 
 

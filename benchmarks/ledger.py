@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import event
 
-from amux_asgi.quota import Order, Settlement, account_wallet
+from amux_asgi.quota import Order, Settlement
 from amux_asgi.stores.sql import open_store
 from amux_asgi.stores.sql.engine import open_engine, prepare
+from amux_asgi.wallets import account_wallet
 from tests.databases import fresh_database, postgresql
 
 IN_FLIGHT: Final = (1, 32, 256)

@@ -51,6 +51,8 @@ RULES: Final = (
     "adapt",
     "fanout",
     "events",
+    "wallets",
+    "reservation",
     "quota",
     "admission",
     "refusals",

@@ -16,7 +16,8 @@ from msgspec import Struct
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amux_asgi import ChannelConfig, Config, GatewayConfig, ImagesApp, KeyConfig, MemoryLedger, PriceConfig, images_app
-from amux_asgi.quota import Answer, Order, Settlement, Wallet
+from amux_asgi.quota import Answer, Order, Settlement
+from amux_asgi.wallets import Wallet
 from tests.serve import serve
 from tests.stream_stub import HEAD, Step, Tape, picture
 from tests.stub import Stub, upstream

@@ -5,7 +5,8 @@ import pytest
 
 from amux_asgi.errors import StorageUnavailableError
 from amux_asgi.pulse import Pulse
-from amux_asgi.quota import MemoryLedger, Wallet
+from amux_asgi.quota import MemoryLedger
+from amux_asgi.wallets import Wallet
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from amux_asgi.errors import StorageUnavailableError
 from amux_asgi.pricing import Prices
-from amux_asgi.quota import Attempt, MemoryLedger, Order, Settlement, Wallet
+from amux_asgi.quota import Attempt, MemoryLedger, Order, Settlement
 from amux_asgi.settling import Settler, capture
+from amux_asgi.wallets import Wallet
 
 pytestmark = pytest.mark.anyio
 

@@ -27,8 +27,9 @@ from amux_asgi.errors import InvalidRequestError, NotStartedError, StorageUnavai
 from amux_asgi.events import COMPLETED, Event
 from amux_asgi.idempotency import Ask, Claim, Kind
 from amux_asgi.planning import Terms
-from amux_asgi.quota import Answer, Order, Settlement, Wallet
+from amux_asgi.quota import Answer, Order, Settlement
 from amux_asgi.streams import Stream
+from amux_asgi.wallets import Wallet
 from tests.paced import Paced, completed, failed, preview, whole
 
 pytestmark = pytest.mark.anyio

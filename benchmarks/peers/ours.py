@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from amux_asgi.keys import digest_of, make_key
-from amux_asgi.quota import account_wallet
 from amux_asgi.stores.sql.engine import open_engine, prepare
 from amux_asgi.stores.sql.schema import KEYS as KEYS_TABLE
 from amux_asgi.stores.sql.schema import WALLETS
+from amux_asgi.wallets import account_wallet
 
 KEY: Final = make_key()
 KEYS: Final = "keys.txt"  # of the database, one a line: those that are shown

@@ -25,8 +25,8 @@ from amux_asgi import (
     images_app,
     outer,
 )
-from amux_asgi.quota import Opening
 from amux_asgi.stores.sql import open_store
+from amux_asgi.wallets import Opening
 from tests.app.test_money import CENT, Upstream, made, rows, wallet
 from tests.app.test_twins import ask as ask_again
 from tests.app.test_twins import leave

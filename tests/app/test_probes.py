@@ -10,7 +10,8 @@ from starlette.routing import Mount
 
 from amux_asgi import ChannelConfig, ImagesApp, KeyConfig, images_app
 from amux_asgi.errors import StorageUnavailableError
-from amux_asgi.quota import MemoryLedger, Wallet
+from amux_asgi.quota import MemoryLedger
+from amux_asgi.wallets import Wallet
 from tests.serve import serve
 from tests.stub import sending, upstream, whole
 

@@ -18,7 +18,8 @@ from amux_asgi import (
     fixed_keys,
     outer,
 )
-from amux_asgi.quota import Ledger, MemoryLedger, Wallet, account_wallet
+from amux_asgi.quota import Ledger, MemoryLedger
+from amux_asgi.wallets import Wallet, account_wallet
 from tests.app.stream_app import BREAKS, KEY, LATE, LINGERS, Upstream, host, images
 from tests.app.stream_client import COMPLETED, PREVIEW, let_go, streaming
 from tests.middleware.bank import CENT, DOLLAR, Broken

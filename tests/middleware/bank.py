@@ -12,10 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from amux_asgi import AuthMiddleware, ErrorMiddleware, KeyConfig, QuotaMiddleware, charge, fixed_keys
 from amux_asgi.errors import StorageUnavailableError
-from amux_asgi.quota import Answer, Ledger, MemoryLedger, Order, Settlement, Wallet, account_wallet
+from amux_asgi.quota import Answer, Ledger, MemoryLedger, Order, Settlement
 from amux_asgi.stores.sql import SqlStores, open_store
 from amux_asgi.stores.sql.operation import Task
 from amux_asgi.stores.sql.schema import USAGE, WALLETS
+from amux_asgi.wallets import Wallet, account_wallet
 from tests.middleware.apps import KEY
 from tests.middleware.vendor import PATIENCE, until
 

@@ -10,12 +10,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from amux_asgi.errors import GatewayError, InvalidRequestError, QuotaError, StorageUnavailableError
-from amux_asgi.quota import Order, Settlement, Verb, Wallet, topped_up, wallets_of
+from amux_asgi.quota import Order, Settlement
+from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.owners import farewell
 from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, Hold, MoneyOperation, Unearn
 from amux_asgi.stores.sql.schema import METADATA, USAGE, WALLETS
+from amux_asgi.wallets import Wallet, topped_up, wallets_of
 from tests.stores.reference import LOST, REFUSED, Reference
 
 ACCOUNTS: Final = ("rich", "poor", "tiny", "endless")

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from amux_asgi.claims import Work
 from amux_asgi.errors import GatewayError, IdempotencyConflictError, StorageUnavailableError
 from amux_asgi.idempotency import Answers, Claim, Turn
-from amux_asgi.quota import Answer, Order, Settlement, Verb, account_wallet
+from amux_asgi.quota import Answer, Order, Settlement
+from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores, open_store
 from amux_asgi.stores.sql.answers import AT_ONCE, POLL, Drop, Keep, Look, Reserve, SqlAnswers, Take
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.operation import Task, Transaction
 from amux_asgi.stores.sql.reservations import End
 from amux_asgi.stores.sql.schema import ANSWERS, METADATA, OWNERS
+from amux_asgi.wallets import account_wallet
 from tests.claimants import LATE, answer_of, keyed, replay, stock, work
 from tests.stores.claimant import ORDER
 

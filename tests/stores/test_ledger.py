@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from amux_asgi.quota import Order, Settlement, account_wallet
+from amux_asgi.quota import Order, Settlement
 from amux_asgi.stores.sql import open_store
+from amux_asgi.wallets import account_wallet
 
 pytestmark = pytest.mark.anyio
 

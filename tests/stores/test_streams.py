@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
 from amux_asgi.manage import UsageQuery
-from amux_asgi.quota import Answer, Order, Settlement, Verb
+from amux_asgi.quota import Answer, Order, Settlement
+from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.operation import Pace, Task, Transaction
 from amux_asgi.stores.sql.owners import farewell

@@ -20,7 +20,8 @@ from amux_asgi.errors import (
     QuotaError,
     StorageUnavailableError,
 )
-from amux_asgi.quota import Answer, Attempt, Order, Settlement, Verb, account_wallet, topped_up
+from amux_asgi.quota import Answer, Attempt, Order, Settlement
+from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
 from amux_asgi.stores.sql.desks import desk_here
@@ -30,6 +31,7 @@ from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, T
 from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
+from amux_asgi.wallets import account_wallet, topped_up
 from tests.stores.world import QUICK, busy, give, opened_store, order, paid, rows, states, sums
 
 pytestmark = pytest.mark.anyio

@@ -8,12 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from amux_asgi.quota import Order, Settlement, account_wallet, budget_wallet, opened
+from amux_asgi.quota import Order, Settlement
 from amux_asgi.stores.sql import SqlStores, open_store
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import Pace, Task, Transaction
 from amux_asgi.stores.sql.schema import USAGE, WALLETS
+from amux_asgi.wallets import account_wallet, budget_wallet, opened
 
 QUICK = Pace(patience=2, capture=2, farewell=6, dead_after=0.6, lock=0.2)
 

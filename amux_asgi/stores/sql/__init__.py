@@ -10,7 +10,6 @@ import anyio.to_thread
 from msgspec import Struct
 
 from amux_asgi.claims import Claims
-from amux_asgi.quota import Opening
 from amux_asgi.stores.sql.answers import SqlAnswers
 from amux_asgi.stores.sql.book import get_ready
 from amux_asgi.stores.sql.engine import open_engine, prepare
@@ -22,6 +21,7 @@ from amux_asgi.stores.sql.operation import Pace, Task
 from amux_asgi.stores.sql.owners import Others, farewell
 from amux_asgi.stores.sql.reservations import FOR_EVER
 from amux_asgi.stores.sql.writer import Writer
+from amux_asgi.wallets import Opening
 
 
 class SqlStores(Struct, frozen=True, kw_only=True):

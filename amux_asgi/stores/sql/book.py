@@ -6,10 +6,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 from msgspec import Struct
 
-from amux_asgi.quota import Line, State, Wallet, unheard
+from amux_asgi.reservation import Line, State
 from amux_asgi.stores.sql.bulk import Row, Statement, find, inserting, put, told, updating, write_down
 from amux_asgi.stores.sql.operation import Transaction
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, USAGE, WALLETS
+from amux_asgi.wallets import Wallet, unheard
 
 
 class Asked(Struct, frozen=True):

@@ -8,8 +8,8 @@ from msgspec import Struct
 from amux_asgi import manage_checks as checked
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.manage import Entry, Page
-from amux_asgi.quota import account_wallet
 from amux_asgi.stores.sql.schema import GRANTS, USAGE
+from amux_asgi.wallets import account_wallet
 
 GRANT: Final = "grant"
 KIND_USAGE: Final = "usage"

@@ -14,12 +14,12 @@ from amux_asgi import manage_checks as checked
 from amux_asgi.errors import InvalidRequestError, NotFoundError
 from amux_asgi.keys import digest_of, make_key
 from amux_asgi.manage import LONGEST_OVERLAP, USUAL, Budget, KeyChange, KeyInfo, KeyOrder, NewKey, Page, Roll
-from amux_asgi.quota import account_wallet, budget_wallet, budgeted
 from amux_asgi.stores.sql.manage_money import change, fresh_id, page, sums
 from amux_asgi.stores.sql.operation import Task, Transaction
 from amux_asgi.stores.sql.reads import Reads
 from amux_asgi.stores.sql.schema import KEYS, NUMBERS, WALLETS
 from amux_asgi.stores.sql.writer import PATIENCE, Writer
+from amux_asgi.wallets import account_wallet, budget_wallet, budgeted
 
 T = TypeVar("T")
 Row = dict[str, Any]

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from amux_asgi import manage_checks as checked
 from amux_asgi.errors import IdempotencyMismatchError, InvalidRequestError, NotFoundError
 from amux_asgi.manage import USUAL, AccountInfo, AccountOrder, Credit, Entry, Page, ToppedUp, TopUp
-from amux_asgi.quota import Wallet, account_wallet, credited, opened, topped_up
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.manage_history import read_history
 from amux_asgi.stores.sql.operation import Task, Transaction
@@ -18,6 +17,7 @@ from amux_asgi.stores.sql.reads import Reads
 from amux_asgi.stores.sql.reservations import MoneyOperation
 from amux_asgi.stores.sql.schema import GRANTS, WALLETS
 from amux_asgi.stores.sql.writer import PATIENCE, Writer
+from amux_asgi.wallets import Wallet, account_wallet, credited, opened, topped_up
 
 T = TypeVar("T")
 

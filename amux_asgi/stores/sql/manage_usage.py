@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from amux_asgi import manage_checks as checked
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.manage import UsageQuery, UsageRow
-from amux_asgi.quota import State
+from amux_asgi.reservation import State
 from amux_asgi.stores.sql.schema import USAGE
 
 MOST: Final = 100_000  # rows of one report

@@ -3,9 +3,9 @@
 import secrets
 from collections.abc import Iterable
 
-from amux_asgi.quota import Opening
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.writer import PATIENCE, Writer
+from amux_asgi.wallets import Opening
 
 
 async def open_wallets(writer: Writer, openings: Iterable[Opening], *, at: int) -> None:

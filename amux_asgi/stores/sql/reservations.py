@@ -7,7 +7,8 @@ import msgspec
 from msgspec.structs import replace
 
 from amux_asgi.errors import GatewayError, StorageUnavailableError
-from amux_asgi.quota import HELD, Answer, Line, Order, Settlement, Verb, earn, end, hold
+from amux_asgi.quota import Answer, Order, Settlement
+from amux_asgi.reservation import HELD, Line, Verb, earn, end, hold
 from amux_asgi.stores.sql.book import Asked, Book, read, write
 from amux_asgi.stores.sql.bulk import Row
 from amux_asgi.stores.sql.operation import Operation, Transaction

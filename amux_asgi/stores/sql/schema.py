@@ -27,7 +27,7 @@ WALLETS: Final = Table(
     CheckConstraint("credit IS NULL OR (credit >= 0 AND available >= -credit)", name="floor"),
     sqlite_with_rowid=False,
 )
-"""What may be spent. The checks are the net below the decisions of `quota.py`."""
+"""What may be spent. The checks are the net below the decisions of `wallets.py` and `reservation.py`."""
 
 GRANTS: Final = Table(
     "grants",
