@@ -86,6 +86,7 @@ SHELL: Final = (
     "stores.sql.operation",
     "stores.sql.desks",
     "stores.sql.engine",
+    "stores.sql.committer",
     "stores.sql.writer",
     "stores.sql.bulk",
     "stores.sql.book",

@@ -8,18 +8,17 @@ fares, nobody waits longer than an operation's deadline, and whatever nobody hea
 import logging
 import math
 import queue
-import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from amux_asgi.errors import GatewayError, InternalError
+from amux_asgi.stores.sql.committer import Committer
 from amux_asgi.stores.sql.desks import desk_here
-from amux_asgi.stores.sql.engine import DriverErrors, ask, cursor_of, file_of, is_away, is_conflict, text_of
+from amux_asgi.stores.sql.engine import cursor_of, is_away, is_conflict, text_of
 from amux_asgi.stores.sql.operation import (
     AGAIN,
     Chore,
@@ -34,11 +33,10 @@ from amux_asgi.stores.sql.operation import (
 )
 from amux_asgi.stores.sql.schema import OWNERS
 
-__all__ = ["AGAIN", "PATIENCE", "Chore", "Operation", "Pace", "Task", "Transaction", "Writer", "away", "fresh_owner"]
+__all__ = ["AGAIN", "PATIENCE", "Chore", "Operation", "Pace", "Task", "Transaction", "Writer", "away"]
 
 PATIENCE: Final = Pace().patience
 BATCH: Final = 256  # operations in one transaction
-CONFLICTS: Final = 3  # repetitions of one batch at once
 PAUSE: Final = 0.1  # seconds between tries while the store is away, doubled up to
 LONGEST_PAUSE: Final = 1.0
 TICK: Final = 0.25  # seconds after which an idle thread looks at its chores
@@ -47,16 +45,13 @@ logger: logging.Logger = logging.getLogger("amux_asgi")
 
 
 class Writer:
-    """The thread, its connection, and the process's sign of life."""
+    """The thread, what waits for it, and the process's sign of life."""
 
     def __init__(self, engine: sa.Engine, *, clock: Clock, pace: Pace | None = None) -> None:
         self.clock = clock
         self.pace: Pace = pace or Pace()
-        self.owner: str = fresh_owner()
         self.engine = engine
-        self._file = file_of(engine.url)
-        self._opened: tuple[int, int] | None = None  # the file that the connection is to
-        self._connection: sa.Connection | None = None
+        self._committer = Committer(engine, self._check_open)
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._desk: Desk | None = None  # where the last one waits
         self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
@@ -69,6 +64,11 @@ class Writer:
         self._wake = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._loop, name="amux-writer", daemon=True)
+
+    @property
+    def owner(self) -> str:
+        """Name this process as the owner of what it holds."""
+        return self._committer.owner
 
     def start(self, chores: Iterable[Chore] = ()) -> None:
         """Begin to write."""
@@ -137,7 +137,7 @@ class Writer:
         except BaseException:
             logger.critical("the thread that writes to the database ended by an error", exc_info=True)
         finally:
-            self._disconnect()
+            self._committer.close()
             self._ended = True
             self._give_up()
 
@@ -183,11 +183,16 @@ class Writer:
         if batch is self._batch:  # rather than a part of one that failed
             self._drain(batch, BATCH - len(batch))
 
+    def _check_open(self) -> None:
+        """Commit nothing once all waiters were told that nothing more is written."""
+        if self._ended:
+            raise away("the gateway stopped before this was written")
+
     def _write(self, batch: list[Operation[Any]]) -> None:
         parts = [batch] if batch else []  # the first one last
         while parts:
             part = parts.pop()
-            failure = self._attempt(part)
+            failure = self._committer.attempt(part, self._catch_up)
             if failure is None:
                 self._pause = 0.0
                 self._finish(part)
@@ -200,73 +205,9 @@ class Writer:
                 logger.error("an operation could not be written", exc_info=failure)
                 self._fail(part, InternalError("the gateway could not write this down"))
 
-    def _attempt(self, batch: list[Operation[Any]]) -> Exception | None:
-        """Try to commit; give what came between. Only after a mere conflict the connection is good for more."""
-        failure: Exception | None = None
-        for _ in range(1 + CONFLICTS):
-            try:
-                self._commit(batch)
-            except Exception as exc:  # noqa: BLE001, sorted by the caller; the thread must live
-                failure = exc
-                if not is_conflict(exc):
-                    self._disconnect()
-                    break
-            else:
-                return None
-        return failure
-
-    def _commit(self, batch: list[Operation[Any]]) -> None:
-        """Do it all in one transaction. Nothing in it waits longer than the engine lets it."""
-        connection = self._connected()
-        with DriverErrors(connection), connection.begin():
-            self._catch_up(batch)
-            transaction = Transaction(connection, self._name(connection))
-            kinds: dict[Callable[..., None], list[Operation[Any]]] = {}
-            for operation in batch:
-                operation.error = None
-                kinds.setdefault(operation.together, []).append(operation)
-            # Tasks come last, so that they see what was put before them, and find the wallets locked in order.
-            tasks = kinds.pop(Task.together, ())
-            for together, operations in kinds.items():
-                together(transaction, operations)
-            Task.together(transaction, tasks)
-            for operation in batch:
-                operation.tried = True
-            if self._ended:  # all waiters were told that nothing more is written
-                raise away("the gateway stopped before this was written")
-
-    def _connected(self) -> sa.Connection:
-        """Give the connection; one to a file that is gone or was replaced is none, and makes no empty one."""
-        if self._file is not None:
-            told = self._file.stat()
-            if (told.st_dev, told.st_ino) != self._opened:
-                self._disconnect()
-                self._opened = (told.st_dev, told.st_ino)
-        if self._connection is None:
-            self._connection = self.engine.connect()
-        return self._connection
-
-    def _name(self, connection: sa.Connection) -> str:
-        """Give the name that this process has, and let nobody take it for dead meanwhile.
-
-        Whom another one took for dead goes on under a new name. That is kept whatever becomes of the commit: if it is
-        unknown, the next transaction finds out.
-        """
-        if not ask(connection, _ALIVE, owner=self.owner):
-            self.owner = fresh_owner()
-            connection.execute(_BIRTH, {"id": self.owner, "beats": 1, "dead": False})
-        return self.owner
-
     def _beat(self) -> Operation[None]:
         """Show that this process lives."""
         return Task(_count_on, self.clock() + self.pace.patience)
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(SQLAlchemyError):  # it may be broken
-                connection.invalidate()
-                connection.close()
 
     def _postpone(self, operations: list[Operation[Any]], failure: Exception) -> None:
         """Keep for the next try what still has time; the rest has failed."""
@@ -326,7 +267,7 @@ class Writer:
     def _say_farewell(self) -> None:
         """Write the last words, unless the store is away."""
         if self._last_words is not None and not self._pause:
-            failure = self._attempt([self._last_words])
+            failure = self._committer.attempt([self._last_words], self._catch_up)
             if failure is not None:
                 logger.warning("what this process held is left to others: %s", str(failure).partition("\n")[0])
 
@@ -341,20 +282,11 @@ class Writer:
                     self._fail([operation], away("the gateway stopped before this was written"))
 
 
-def fresh_owner() -> str:
-    """Name a process so that no other one ever has the name."""
-    return secrets.token_hex(8)
-
-
 def _count_on(transaction: Transaction) -> None:
     connection = transaction.connection
     cursor_of(connection).execute(text_of(_BEAT, connection.dialect.name, "owner"), (transaction.owner,))
 
 
-_ALIVE: Final = (  # locked: whoever would take it for dead passes it by, or this waits and finds it dead
-    sa.select(OWNERS.c.id).where(OWNERS.c.id == sa.bindparam("owner"), OWNERS.c.dead.is_(False)).with_for_update()
-)
 _BEAT: Final = (
     OWNERS.update().where(OWNERS.c.id == sa.bindparam("owner")).values(beats=OWNERS.c.beats + sa.literal_column("1"))
 )
-_BIRTH: Final = OWNERS.insert()
