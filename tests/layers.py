@@ -92,6 +92,7 @@ SHELL: Final = (
     "stores.sql.book",
     "stores.sql.reservations",
     "stores.sql.ledger",
+    "stores.sql.claim_rows",
     "stores.sql.reads",
     "stores.sql.manage_history",
     "stores.sql.manage_usage",

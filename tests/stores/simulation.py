@@ -13,9 +13,9 @@ from amux_asgi.errors import GatewayError, InvalidRequestError, QuotaError, Stor
 from amux_asgi.quota import Order, Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql.ledger import Change
-from amux_asgi.stores.sql.operation import Transaction
+from amux_asgi.stores.sql.operation import FOR_EVER, Transaction
 from amux_asgi.stores.sql.owners import farewell
-from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, Hold, MoneyOperation, Unearn
+from amux_asgi.stores.sql.reservations import Earn, End, Hold, MoneyOperation, Unearn
 from amux_asgi.stores.sql.schema import METADATA, USAGE, WALLETS
 from amux_asgi.wallets import Wallet, topped_up, wallets_of
 from tests.stores.reference import LOST, REFUSED, Reference

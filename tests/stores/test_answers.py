@@ -20,7 +20,8 @@ from amux_asgi.idempotency import Answers, Claim, Turn
 from amux_asgi.quota import Answer, Order, Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores, open_store
-from amux_asgi.stores.sql.answers import AT_ONCE, POLL, Drop, Keep, Look, Reserve, SqlAnswers, Take
+from amux_asgi.stores.sql.answers import AT_ONCE, POLL, SqlAnswers
+from amux_asgi.stores.sql.claim_rows import Drop, Keep, Look, Reserve, Take
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.operation import Task, Transaction
 from amux_asgi.stores.sql.reservations import End

@@ -14,9 +14,9 @@ from amux_asgi.manage import UsageQuery
 from amux_asgi.quota import Answer, Order, Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores
-from amux_asgi.stores.sql.operation import Pace, Task, Transaction
+from amux_asgi.stores.sql.operation import FOR_EVER, Pace, Task, Transaction
 from amux_asgi.stores.sql.owners import farewell
-from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, MoneyOperation
+from amux_asgi.stores.sql.reservations import Earn, End, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, USAGE
 from tests.stores.processes import processes
 from tests.stores.world import QUICK, busy, give, opened_store, order, paid, rows, states, sums

@@ -27,8 +27,8 @@ from amux_asgi.stores.sql.book import Book
 from amux_asgi.stores.sql.desks import desk_here
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.ledger import Change
-from amux_asgi.stores.sql.operation import Chore, Desk, Operation, Pace, Task, Transaction
-from amux_asgi.stores.sql.reservations import FOR_EVER, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.operation import FOR_EVER, Chore, Desk, Operation, Pace, Task, Transaction
+from amux_asgi.stores.sql.reservations import End, Hold, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, GRANTS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
 from amux_asgi.wallets import account_wallet, topped_up

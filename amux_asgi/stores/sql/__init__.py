@@ -17,9 +17,8 @@ from amux_asgi.stores.sql.keys import SqlKeys
 from amux_asgi.stores.sql.ledger import SqlLedger
 from amux_asgi.stores.sql.manage import SqlManager
 from amux_asgi.stores.sql.openings import open_wallets
-from amux_asgi.stores.sql.operation import Pace, Task
+from amux_asgi.stores.sql.operation import FOR_EVER, Pace, Task
 from amux_asgi.stores.sql.owners import Others, farewell
-from amux_asgi.stores.sql.reservations import FOR_EVER
 from amux_asgi.stores.sql.writer import Writer
 from amux_asgi.wallets import Opening
 

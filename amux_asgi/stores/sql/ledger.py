@@ -10,8 +10,8 @@ from amux_asgi.errors import InvalidRequestError, NotFoundError
 from amux_asgi.quota import Answer, Order, Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql.book import Asked, Book, look_up
-from amux_asgi.stores.sql.operation import Task, Transaction
-from amux_asgi.stores.sql.reservations import FOR_EVER, Earn, End, Hold, MoneyOperation
+from amux_asgi.stores.sql.operation import FOR_EVER, Task, Transaction
+from amux_asgi.stores.sql.reservations import Earn, End, Hold, MoneyOperation
 from amux_asgi.stores.sql.writer import Writer
 from amux_asgi.wallets import Wallet
 

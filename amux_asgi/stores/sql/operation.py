@@ -10,6 +10,7 @@ from amux_asgi.errors import GatewayError, StorageUnavailableError
 
 T = TypeVar("T")
 Clock = Callable[[], float]
+FOR_EVER: Final = float("inf")  # a deadline that never passes
 AGAIN: Final = 5.0  # seconds a client is asked to wait
 
 

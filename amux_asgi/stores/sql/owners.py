@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from amux_asgi.quota import Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql.engine import ask
-from amux_asgi.stores.sql.operation import Chore, Task, Transaction
-from amux_asgi.stores.sql.reservations import FOR_EVER, End, MoneyOperation
+from amux_asgi.stores.sql.operation import FOR_EVER, Chore, Task, Transaction
+from amux_asgi.stores.sql.reservations import End, MoneyOperation
 from amux_asgi.stores.sql.schema import ANSWERS, OWNERS, USAGE
 from amux_asgi.stores.sql.writer import Writer
 from amux_asgi.wallets import wallets_of

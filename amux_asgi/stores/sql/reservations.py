@@ -1,7 +1,7 @@
 """What happens to reservations in a database: decided in order, by the same functions as in memory, written at once."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -11,9 +11,7 @@ from amux_asgi.quota import Answer, Order, Settlement
 from amux_asgi.reservation import HELD, Line, Verb, earn, end, hold
 from amux_asgi.stores.sql.book import Asked, Book, read, write
 from amux_asgi.stores.sql.bulk import Row
-from amux_asgi.stores.sql.operation import Operation, Transaction
-
-FOR_EVER: Final = float("inf")
+from amux_asgi.stores.sql.operation import FOR_EVER, Operation, Transaction
 
 
 class MoneyOperation(Operation[int]):
