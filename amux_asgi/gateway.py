@@ -12,19 +12,18 @@ from amux_asgi.admission import Admission, Standing, enter
 from amux_asgi.admitting import Asked, Rulebook
 from amux_asgi.asking import MAYBE_PAID, Choice, Sending, Sent, Watch
 from amux_asgi.capabilities import Capabilities, capabilities
-from amux_asgi.claims import NEVER, Work
+from amux_asgi.claims import NEVER
 from amux_asgi.document import Body
 from amux_asgi.errors import GatewayError, InvalidRequestError
 from amux_asgi.generation import Generation, Streamed, error_kept, facts_about, said_again, streamed_again
 from amux_asgi.health import Health
 from amux_asgi.idempotency import DAY, is_terminal, life_of
 from amux_asgi.in_flight import Held
-from amux_asgi.jobs import Outcome
 from amux_asgi.keys import Principal
 from amux_asgi.planning import Plan, Planner, Terms
 from amux_asgi.postman import Postman
 from amux_asgi.pricing import Prices
-from amux_asgi.quota import Answer, Attempt, Ledger, MemoryLedger, Order
+from amux_asgi.quota import Answer, Attempt, Order
 from amux_asgi.rates import Range
 from amux_asgi.routing import Routes
 from amux_asgi.runtime import Runtime, Runtimes
@@ -36,6 +35,7 @@ from amux_asgi.streams import Stream
 from amux_asgi.transport.carry import Sleep
 from amux_asgi.transport.fetch import Fetcher
 from amux_asgi.transport.tokens import Tokens
+from amux_asgi.under_way import Admitted, Job, Reader, ledger_of
 from amux_asgi.wire import Target
 from amux_asgi.wiring import Lines
 
@@ -160,7 +160,7 @@ class Gateway:
         plan, deadline = self._planned(asked, principal, terms)
         if plan.request.stream:
             raise InvalidRequestError("a stream is read with Gateway.stream(); leave out 'stream' here", param="stream")
-        reader = _Reader()
+        reader = Reader()
         work = partial(self._claim, plan, deadline, reader, self._paid, said_again)
         gone = True
         try:
@@ -191,7 +191,7 @@ class Gateway:
         if isinstance(asked, GenerationRequest) and not asked.stream:
             asked = replace(asked, stream=True)
         plan, deadline = self._planned(asked, principal, terms)
-        reader = _Reader()
+        reader = Reader()
         stream = Stream(changes=plan.first.adapted.changes, count=count, left=reader.leave, answered=reader.answer)
         pay, again = partial(self._streamed, stream), partial(_told_again, stream)
         work = partial(self._claim, plan, deadline, reader, pay, again)
@@ -208,8 +208,8 @@ class Gateway:
         self,
         plan: Plan,
         deadline: float,
-        reader: "_Reader",
-        pay: Callable[["_Job", "_Admitted"], Awaitable[T]],
+        reader: Reader,
+        pay: Callable[[Job, Admitted], Awaitable[T]],
         again: Callable[[Answer], T],
         runtime: Runtime,
     ) -> T:
@@ -222,7 +222,7 @@ class Gateway:
             with runtime.in_flight.open(plan.principal.key) as held:
                 pictures = plan.request.n or 1
                 held.reserve(runtime.in_flight.expected(plan.model, pictures, longest=self._settings.max_answer))
-                made = await self._work(_Job(plan, deadline, turn, runtime, held), pay)
+                made = await self._work(Job(plan, deadline, turn, runtime, held), pay)
                 runtime.in_flight.learn(plan.model, pictures, held.seen)
                 return made
         except GatewayError as error:
@@ -233,7 +233,7 @@ class Gateway:
         finally:
             turn.drop()
 
-    async def _work(self, job: "_Job", pay: Callable[["_Job", "_Admitted"], Awaitable[T]]) -> T:
+    async def _work(self, job: Job, pay: Callable[[Job, Admitted], Awaitable[T]]) -> T:
         """Do it, if it can be done at present, within the limits: their places are held to its end, whoever leaves."""
         plan = job.plan
         if plan.resting is not None:
@@ -241,7 +241,7 @@ class Gateway:
         async with self._postman.ready(plan, job.runtime):
             if plan.cost is None and not plan.terms.paid:
                 await check_unlimited(job.runtime.ledger, plan)
-            admitted = _Admitted(await self._admit(plan, job.runtime))
+            admitted = Admitted(await self._admit(plan, job.runtime))
             try:
                 return await pay(job, admitted)
             finally:
@@ -253,9 +253,9 @@ class Gateway:
         hits = self._limits.hits(plan.principal, plan.model, demand)
         return await enter(runtime.limiter, hits, plan.terms.admission)
 
-    async def _paid(self, job: "_Job", admitted: "_Admitted") -> Generation:
+    async def _paid(self, job: Job, admitted: Admitted) -> Generation:
         """Hold the most it can cost, send, and charge what it did cost, before any of it is delivered."""
-        plan, ledger = job.plan, _ledger(job)
+        plan, ledger = job.plan, ledger_of(job)
         order = self._settler.order(plan)
         attempts: list[Attempt] = []
         sending = self._sending(order.id, job, attempts)
@@ -281,7 +281,7 @@ class Gateway:
         (job.work.keep if plan.terms.paid else job.work.finish)(answer)  # whoever charges further out keeps no answers
         return made
 
-    async def _streamed(self, stream: Stream, job: "_Job", admitted: "_Admitted") -> Streamed:
+    async def _streamed(self, stream: Stream, job: Job, admitted: Admitted) -> Streamed:
         """Do the same picture by picture, as they come; who has them all may come again at once."""
         stream.standings = admitted.standings
         order = self._settler.order(job.plan)
@@ -291,7 +291,7 @@ class Gateway:
             job.plan,
             order,
             job.work,
-            ledger=_ledger(job),
+            ledger=ledger_of(job),
             settler=self._settler,
             deliver=partial(self._deliver, order.id, job),
             attempts=attempts,
@@ -301,11 +301,11 @@ class Gateway:
         sending = self._sending(order.id, job, attempts, watch=streamer)
         return await streamer.run(partial(self._sender.send, sending, job.runtime))
 
-    async def _deliver(self, generation: str, job: "_Job", sent: Sent) -> ImagesResponse:
+    async def _deliver(self, generation: str, job: Job, sent: Sent) -> ImagesResponse:
         left = job.deadline - self._clock()
         return await self._postman.deliver(job.plan, sent, generation, left, job.runtime, grow=job.held.grow)
 
-    def _sending(self, generation: str, job: "_Job", attempts: list[Attempt], watch: Watch | None = None) -> Sending:
+    def _sending(self, generation: str, job: Job, attempts: list[Attempt], watch: Watch | None = None) -> Sending:
         plan, held = job.plan, job.held
         return Sending(
             id=generation,
@@ -355,60 +355,6 @@ class Gateway:
             cost=None if price is None else min(price, order.amount),
             standings=standings,
         )
-
-
-class _Job(Struct, frozen=True):
-    """What one generation has: what is to be done, and until when; what others may wait for; what runs; its bytes."""
-
-    plan: Plan
-    deadline: float
-    work: Work
-    runtime: Runtime
-    held: Held
-
-
-class _Admitted:
-    """How the limits stand, and the places that are held by them."""
-
-    def __init__(self, admission: Admission) -> None:
-        self.standings: tuple[Standing, ...] = admission.standings
-        self._admission: Admission | None = admission
-
-    def leave(self) -> None:
-        """Give the places back: at the end, if not before."""
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            admission.leave()
-
-
-class _Reader:
-    """Who waits for a generation, and may leave before it has begun or after it has ended."""
-
-    def __init__(self) -> None:
-        self.outcome: Outcome[Streamed] | None = None  # of a job that is not waited for otherwise
-        self._work: Work | None = None
-        self._gone = False
-
-    def take(self, work: Work) -> None:
-        self._work = work
-        if self._gone:
-            work.left()
-
-    def leave(self) -> None:
-        self._gone = True
-        if self.outcome is not None:
-            self.outcome.waited_for = False
-        if self._work is not None:
-            self._work.left()
-
-    def answer(self) -> None:
-        if self._work is not None:
-            self._work.answered()
-
-
-def _ledger(job: _Job) -> Ledger:
-    """Give what charges, unless somebody further out does."""
-    return MemoryLedger() if job.plan.terms.paid else job.runtime.ledger
 
 
 def _told_again(stream: Stream, answer: Answer) -> Streamed:

@@ -119,6 +119,7 @@ SHELL: Final = (
     "settling",
     "streams",
     "streaming",
+    "under_way",
     "gateway",
     "sandbox.faults",
     "sandbox.paint",
