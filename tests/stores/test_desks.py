@@ -2,12 +2,16 @@
 
 import asyncio  # noqa: TID251, its desk is tested here
 import math
+import threading
 from typing import Any
 
 import pytest
 
-from amux_asgi.stores.sql.desks import LONGEST, TURNS, AsyncioDesk
-from amux_asgi.stores.sql.operation import Operation
+from amux_asgi.quota import Verb
+from amux_asgi.stores.sql.desks import LONGEST, TURNS, AsyncioDesk, Desks
+from amux_asgi.stores.sql.operation import FOR_EVER, Operation, Task
+from amux_asgi.stores.sql.reservations import End, Hold
+from tests.stores.world import give, opened_store, order, paid, sums
 
 
 class World:
@@ -124,17 +128,84 @@ async def test_nothing_is_kept_for_long(world: World) -> None:
     assert world.given[3:] == late
 
 
-async def test_what_is_late_is_given_when_its_time_is_over_too(world: World) -> None:
-    """Who was cancelled meanwhile is left to the writer, which begins nothing that nobody waits for."""
+async def test_who_left_is_waited_for_no_more(world: World) -> None:
+    """It is given to the writer, which begins nothing that nobody waits for, and holds nobody up who comes alone."""
     one, _ = world.ask(2)
     world.desk.tell([one])
     (late,) = world.ask(1)
-    late.bell.cancel()
+    for operation in [*world.given[1:], late]:
+        world.desk.leave(operation)
+    await one.bell
+    assert not world.desk.late
+    assert world.given[-1] is late
 
-    while world.desk.late:
+    (alone,) = world.ask(1)
+
+    assert world.given[-1] is alone
+
+
+async def test_another_thread_may_give_what_is_late(world: World) -> None:
+    """As the one that stops the writer does; nothing is given twice."""
+    one, two = world.ask(2)
+    world.desk.tell([one])
+    late = world.ask(3)
+
+    giving = threading.Thread(target=world.desk.give)
+    giving.start()
+    giving.join()
+    for _ in range(TURNS + 2):
         await turn()
 
-    assert world.given[-1] is late
+    assert world.given == [one, two, *late]
+
+
+async def test_what_is_late_is_written_when_the_store_is_closed(database: str) -> None:
+    """A capture that is gathered at that moment is charged, as the picture was made."""
+    async with opened_store(database) as stores:
+        await give(stores, 100)
+        hold = Hold(order("gen_1"), FOR_EVER)
+        await stores.writer.run(hold)
+        assert isinstance(hold.desk, AsyncioDesk)
+        hold.desk.tell([hold, hold])
+        await turn()
+        end = End("gen_1", ("account:a",), Verb.CAPTURE, paid(), deadline=FOR_EVER)
+        capture = asyncio.create_task(stores.writer.run(end))
+        await turn()
+        assert list(hold.desk.late) == [end]
+
+        stores.writer.stop(Task(lambda _: None, FOR_EVER))
+
+        assert await capture == 10
+    assert sums(database) == (90, 0, 10)
+
+
+async def test_each_loop_has_a_desk_of_its_own() -> None:
+    """And keeps it while it is open, whichever other loop asks in between."""
+    given: list[Operation[Any]] = []
+    desks = Desks(given.append, lambda: 0.0)
+    other = asyncio.new_event_loop()
+
+    async def here() -> Any:
+        return desks.here()
+
+    mine = desks.here()
+    theirs = await asyncio.to_thread(other.run_until_complete, here())
+
+    assert isinstance(mine, AsyncioDesk)
+    assert theirs is not mine
+    assert desks.here() is mine
+    one, two = Operation[Any](math.inf), Operation[Any](math.inf)
+    for desk, operation in ((mine, one), (theirs, two)):
+        desk.tell([])
+        desk.enter(operation)
+    assert desks.late == 2
+    desks.give()
+    assert given == [one, two]
+    other.close()
+    third = asyncio.new_event_loop()
+    await asyncio.to_thread(third.run_until_complete, here())
+    third.close()
+    assert desks.here() is mine
 
 
 async def test_a_closed_loop_hears_nothing() -> None:

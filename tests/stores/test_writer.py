@@ -24,7 +24,7 @@ from amux_asgi.quota import Answer, Attempt, Order, Settlement
 from amux_asgi.reservation import Verb
 from amux_asgi.stores.sql import SqlStores
 from amux_asgi.stores.sql.book import Book
-from amux_asgi.stores.sql.desks import desk_here
+from amux_asgi.stores.sql.desks import Desks
 from amux_asgi.stores.sql.engine import open_engine
 from amux_asgi.stores.sql.ledger import Change
 from amux_asgi.stores.sql.operation import FOR_EVER, Chore, Desk, Operation, Pace, Task, Transaction
@@ -442,7 +442,7 @@ async def test_a_closed_event_loop_gets_its_money_back(database: str) -> None:
     """A hold whose loop was closed meanwhile is as if it had never been."""
 
     async def here() -> Desk:
-        return desk_here(None, stores.writer.put, time.monotonic)
+        return Desks(stores.writer.put, time.monotonic).here()
 
     async with opened_store(database) as stores:
         await give(stores, 100)

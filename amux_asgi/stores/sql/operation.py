@@ -90,11 +90,6 @@ class Desk(Protocol):
 
     soon: Callable[..., object]
 
-    @property
-    def late(self) -> Sequence[Operation[Any]]:
-        """Show what the writer has not been given yet."""
-        ...
-
     def enter(self, operation: Operation[Any]) -> None:
         """Make the bell of an operation, then give it to the writer."""
         ...
@@ -103,8 +98,12 @@ class Desk(Protocol):
         """Wait for its bell, until its deadline; tell whether it rang."""
         ...
 
+    def leave(self, operation: Operation[Any]) -> None:
+        """Forget who waits no more, and was not told."""
+        ...
+
     def tell(self, operations: Sequence[Operation[Any]]) -> None:
-        """End the waits of some; called on the writer's thread.
+        """End the waits of some; called on any thread.
 
         Raises:
             RuntimeError: the event loop is closed, and nobody hears of it.

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from amux_asgi.errors import GatewayError, InternalError
 from amux_asgi.stores.sql.committer import Committer
-from amux_asgi.stores.sql.desks import desk_here
+from amux_asgi.stores.sql.desks import Desks
 from amux_asgi.stores.sql.engine import cursor_of, is_away, is_conflict, text_of
 from amux_asgi.stores.sql.operation import (
     AGAIN,
@@ -53,7 +53,7 @@ class Writer:
         self.engine = engine
         self._committer = Committer(engine, self._check_open)
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
-        self._desk: Desk | None = None  # where the last one waits
+        self._desks = Desks(self.put, clock)
         self._backlog: list[Operation[Any]] = []  # taken from the queue, to be tried
         self._batch: list[Operation[Any]] = []  # being tried
         self._tick: float = min(TICK, self.pace.beat / 4)
@@ -79,6 +79,7 @@ class Writer:
     def stop(self, last: Operation[Any]) -> None:
         """Write what waits, then `last`, give up what cannot be written, and end; waits for the thread a while."""
         self._last_words = last
+        self._desks.give()
         self._queue.put(None)
         self._wake.set()
         self._thread.join(self.pace.farewell)
@@ -92,7 +93,7 @@ class Writer:
         self._thread.join()
 
     def put(self, operation: Operation[Any]) -> None:
-        """Have something written that nobody waits for."""
+        """Have something written, whoever waits for it; on any thread."""
         self._queue.put(operation)
         if self._ended:  # looked at behind the put, as the thread puts an end to itself before it looks
             self._give_up()
@@ -104,13 +105,14 @@ class Writer:
             StorageUnavailableError: it was not written by its deadline; should it be all the same, it is taken back.
             GatewayError: it was decided otherwise.
         """
-        operation.desk = self._desk = desk = desk_here(self._desk, self.put, self.clock)
-        if not operation.owed and self._queue.qsize() + len(self._backlog) + len(desk.late) >= self.pace.waiting:
+        if not operation.owed and self._queue.qsize() + len(self._backlog) + self._desks.late >= self.pace.waiting:
             raise away("too much is waiting to be written")
+        operation.desk = desk = self._desks.here()
         desk.enter(operation)
         try:
             rung = await desk.wait(operation)
         except BaseException:
+            desk.leave(operation)
             self._abandon(operation)
             raise
         if not rung:
