@@ -1,15 +1,14 @@
 """What is to be done for a request: parse it, resolve its model, and find out what it can cost. Nothing is begun."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from itertools import compress, count
-from operator import not_
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
 
 from msgspec import Struct
 
 from amux_asgi.admission import Admission
 from amux_asgi.asking import Choice, fit
 from amux_asgi.document import Body, body_of
+from amux_asgi.drawing import Draw
 from amux_asgi.errors import (
     GatewayError,
     InvalidRequestError,
@@ -28,7 +27,6 @@ from amux_asgi.schema import GenerationRequest
 from amux_asgi.words import quote
 
 HOPS = 2  # gateways in a row at most
-ENOUGH = 4  # candidates that are open: at most three of them are asked
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -117,7 +115,7 @@ class Planner:
             first=first,
             others=others,
             cost=self._cost(model, first, others, body) if others else self._range(model, first),
-            resting=self._resting(first, others, body),
+            resting=self._resting(first, others),
         )
         if terms.max_cost is not None:
             _check_most(plan, terms.max_cost)
@@ -130,31 +128,9 @@ class Planner:
         if (only := self._routes.only(model)) is not None:
             request = parse(body, only.spec)
             return request, fit(only, request, strict=strict), ()
-        fault: InvalidRequestError | None = None
-        for candidates in self._candidates(model):
-            for i, candidate in enumerate(candidates):
-                try:
-                    request = parse(body, candidate.spec)
-                    return request, fit(candidate, request, strict=strict), tuple(candidates[i + 1 :])
-                except InvalidRequestError as error:
-                    fault = fault or error
-        raise cast("InvalidRequestError", fault)  # there is at least one candidate
-
-    def _candidates(self, model: str) -> Iterator[list[Candidate]]:
-        """Give those that come first, up to so many open ones that no request needs more; only then all others too."""
-        drawn = self._routes.candidates(model, turn=next(self._turns), random=self._random)
-        found: list[Candidate] = []
-        is_open: list[bool] = []
-        wanted = ENOUGH
-        for candidate in drawn:
-            found.append(candidate)
-            is_open.append(self._health.is_open(candidate.seat))
-            wanted -= is_open[-1]
-            if not wanted:
-                break
-        yield self._open_first(found, is_open)
-        if rest := list(drawn):
-            yield self._open_first(rest, [self._health.is_open(candidate.seat) for candidate in rest])
+        draw = Draw(body, strict=strict, health=self._health)
+        draw.fill(self._routes.candidates(model, turn=next(self._turns), random=self._random))
+        return draw.choose()
 
     def _resolve(self, model: str | None, principal: Principal) -> str:
         name = self._default_model if model is None else model
@@ -166,23 +142,12 @@ class Planner:
             raise PermissionDeniedError(f"this API key may not use the model {quote(name)}", param="model")
         return name
 
-    def _open_first(self, candidates: list[Candidate], is_open: list[bool]) -> list[Candidate]:
-        """Put those first that are open, then those that may be asked when nobody is, in their order."""
-        if all(is_open):
-            return candidates
-        resting = list(compress(candidates, map(not_, is_open)))
-        resting.sort(key=lambda candidate: not self._health.is_left(candidate.seat))
-        return [*compress(candidates, is_open), *resting]
-
-    def _resting(self, first: Choice, others: tuple[Candidate, ...], body: Body) -> GatewayError | None:
-        """Say why nobody can be asked, if so: of those that could, the first is the one most open."""
+    def _resting(self, first: Choice, others: tuple[Candidate, ...]) -> GatewayError | None:
+        """Say why nobody can be asked, if so: the first is the one most open."""
         seat = first.candidate.seat
         if self._health.is_open(seat) or self._health.is_left(seat):
             return None
-        candidates = (first.candidate, *others)
-        kinds = {candidate.kind: candidate for candidate in candidates}
-        able = {kind for kind, candidate in kinds.items() if _asked(candidate, body) is not None}
-        return self._health.refusal([candidate.seat for candidate in candidates if candidate.kind in able])
+        return self._health.refusal([seat, *(other.seat for other in others)])
 
     def _range(self, model: str, choice: Choice) -> Range | None:
         candidate, adapted = choice.candidate, choice.adapted
@@ -195,19 +160,12 @@ class Planner:
         kinds.pop(first.candidate.kind, None)
         if not kinds:
             return self._range(model, first)
-        choices = [first, *(choice for other in kinds.values() if (choice := _asked(other, body)) is not None)]
+        choices = [first, *(fit(other, parse(body, other.spec), strict=False) for other in kinds.values())]
         ranges = [self._range(model, choice) for choice in choices]
         if ranges[0] is None:
             return None
         known = [found for found in ranges if found is not None]
         return Range(least=min(found.least for found in known), most=max(found.most for found in known))
-
-
-def _asked(candidate: Candidate, body: Body) -> Choice | None:
-    try:
-        return fit(candidate, parse(body, candidate.spec), strict=False)
-    except InvalidRequestError:
-        return None
 
 
 def _check_most(plan: Plan, most: int) -> None:

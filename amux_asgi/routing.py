@@ -52,6 +52,9 @@ class Channel(Struct, frozen=True, kw_only=True, eq=False):
         yield from (text for text in known if len(text) >= SHORTEST_SECRET)
 
 
+Kind = tuple[str, str, str, str]  # the adapter, the upstream's model, the catalogue's, and what of unknown fields
+
+
 class Candidate:
     """One attempt that could be made, and what is known of all that go this way: made once, and never changed.
 
@@ -71,7 +74,7 @@ class Candidate:
         self.spec: ModelSpec | None = _spec(rules, adapter.spec)
         self.streams: bool = adapter.hear is not None and (self.spec is None or "stream" in self.spec.fields)
         self.forms: tuple[str, ...] = _forms(adapter, self.spec)
-        self.kind: tuple[str, str, str, str] = (adapter.name, model, rules, channel.unknown_fields)
+        self.kind: Kind = (adapter.name, model, rules, channel.unknown_fields)
 
 
 class Routes:

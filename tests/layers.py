@@ -114,6 +114,7 @@ SHELL: Final = (
     "asking",
     "hearing",
     "sending",
+    "drawing",
     "planning",
     "postman",
     "settling",

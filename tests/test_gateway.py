@@ -20,13 +20,13 @@ from amux_asgi import (
     anyone,
     images_app,
 )
+from amux_asgi.drawing import ENOUGH, OF_ONE
 from amux_asgi.errors import (
     InvalidRequestError,
     RateLimitError,
     UpstreamBadResponseError,
     UpstreamIncompleteError,
 )
-from amux_asgi.planning import ENOUGH
 
 pytestmark = pytest.mark.anyio
 
@@ -300,3 +300,27 @@ async def test_behind_many_channels_that_cannot_be_asked_this_is_one_that_can() 
         made = await asking.generate(order(extra={"brand_new": 1}), ME)
 
     assert (upstreams.asked, made.channel) == (["last"], "last")
+
+
+async def test_a_channel_of_many_credentials_hides_none_behind_it() -> None:
+    """Another of its credentials is asked once, then another channel."""
+    upstreams = Upstreams()
+    many = tuple(f"sk-{i}" for i in range(ENOUGH + OF_ONE))
+
+    async with gateway(upstreams, {"one": BUSY, "two": GOOD}, one={"credentials": many}) as asking:
+        made = await asking.generate(order(), ME)
+
+    assert (upstreams.asked, made.channel) == (["one", "one", "two"], "two")
+
+
+async def test_channels_that_cannot_be_asked_take_no_place_behind_the_first() -> None:
+    """However many they are, the next attempt is made where it can be."""
+    upstreams = Upstreams()
+    picky = [f"picky{i}" for i in range(ENOUGH)]
+    answers: dict[str, Answer | None] = {"one": BUSY, **dict.fromkeys(picky, GOOD), "last": GOOD}
+    reject: dict[str, Any] = {name: {"unknown_fields": "reject"} for name in picky}
+
+    async with gateway(upstreams, answers, **reject) as asking:
+        made = await asking.generate(order(extra={"brand_new": 1}), ME)
+
+    assert (upstreams.asked, made.channel) == (["one", "last"], "last")
