@@ -206,6 +206,8 @@ async def test_each_loop_has_a_desk_of_its_own() -> None:
     await asyncio.to_thread(third.run_until_complete, here())
     third.close()
     assert desks.here() is mine
+    theirs.enter(Operation[Any](math.inf))
+    assert desks.late == 0  # that of the closed loop is forgotten
 
 
 async def test_a_closed_loop_hears_nothing() -> None:

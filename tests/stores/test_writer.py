@@ -272,17 +272,20 @@ async def test_what_comes_while_another_process_writes_goes_with_what_waits(tmp_
     database = f"sqlite:///{tmp_path}/amux.db"
     begun = threading.Event()
     seen: list[Transaction] = []
-    async with opened_store(database, Pace(lock=60, patience=60, dead_after=3000)) as stores:
-        last = stores.writer.clock() + 60
-        other = open_engine(database)
+    async with opened_store(database):
+        other, engine = open_engine(database), open_engine(database, lock=60)
+        event.listen(engine, "connect", lambda *_: begun.set())
+        writer = Writer(engine, clock=time.monotonic, pace=Pace(dead_after=3000))
+        writer.start()
         async with anyio.create_task_group() as tasks:
             with other.begin():  # as another process
-                event.listen(stores.writer.engine, "connect", lambda *_: begun.set())
-                tasks.start_soon(stores.writer.run, Task(seen.append, last))
+                tasks.start_soon(writer.run, Task(seen.append, FOR_EVER))
                 await anyio.to_thread.run_sync(begun.wait)
-                tasks.start_soon(stores.writer.run, Task(seen.append, last))
+                tasks.start_soon(writer.run, Task(seen.append, FOR_EVER))
                 await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(writer.stop, Task(lambda _: None, FOR_EVER))
         other.dispose()
+        engine.dispose()
 
     one, two = seen
     assert one is two
@@ -471,14 +474,16 @@ async def test_a_chore_that_fails_is_begun_again(database: str) -> None:
         return None
 
     numbers = iter(range(100))
-    async with opened_store(database) as stores:
-        writer = Writer(stores.writer.engine, clock=time.monotonic, pace=Pace(dead_after=1))
+    async with opened_store(database):
+        engine = open_engine(database)
+        writer = Writer(engine, clock=time.monotonic, pace=Pace(dead_after=1))
         writer.start([Chore(every=0.01, make=make)])
 
         assert await anyio.to_thread.run_sync(made.acquire, True, 20)  # noqa: FBT003, blocking
         assert await anyio.to_thread.run_sync(made.acquire, True, 20)  # noqa: FBT003, blocking
 
-        await anyio.to_thread.run_sync(writer.stop, Task(lambda _: None, 1e9))
+        await anyio.to_thread.run_sync(writer.stop, Task(lambda _: None, FOR_EVER))
+        engine.dispose()
 
 
 class Failing(Exception):  # noqa: N818, it fails

@@ -137,7 +137,7 @@ class AsyncioDesk:
         self._timer = self.loop.call_later(max(0.0, due - self._clock()), self._look)
 
     def _look(self) -> None:
-        """End the waits that are over, forget those who left, and look again when the next is over."""
+        """End the waits that are over, and look again when the next is."""
         now = self._clock()
         for operation in self._waiting:
             if operation.deadline <= now and not operation.bell.done():

@@ -50,7 +50,6 @@ class Writer:
     def __init__(self, engine: sa.Engine, *, clock: Clock, pace: Pace | None = None) -> None:
         self.clock = clock
         self.pace: Pace = pace or Pace()
-        self.engine = engine
         self._committer = Committer(engine, self._check_open)
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._desks = Desks(self.put, clock)
