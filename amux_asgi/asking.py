@@ -71,7 +71,7 @@ class Watch(Protocol):
 
 
 class Sending(Struct, frozen=True, kw_only=True):
-    """What is to be sent: the valid request, whom to ask first, and who may follow.
+    """What is to be sent: the request, whom to ask first, and who may follow; for all of them it is valid.
 
     `attempts` is filled as they end, also when nothing is delivered; `deadline` is by the sender's clock; `fits` tells
     whether another candidate may be asked at all. `key` is whose turn it is where requests must wait; `grow` counts the

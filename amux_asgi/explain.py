@@ -39,18 +39,14 @@ EVERYWHERE: Final = frozenset({"partial_images", "response_format", "stream"})
 """What every model can be asked here, whatever its vendor says: we make one form of another."""
 
 
-def parse(asked: Body | GenerationRequest, spec: ModelSpec | None) -> GenerationRequest:
-    """Give the valid request, of a body or of one that was valid for another model.
+def parse(asked: Body, spec: ModelSpec | None) -> GenerationRequest:
+    """Give the valid request, which is the same for every model that it is valid for.
 
     Without a spec, types and general ranges are checked.
 
     Raises:
         InvalidRequestError: the first fault.
     """
-    if isinstance(asked, GenerationRequest):
-        said = {name: value for name in FIELDS if (value := getattr(asked, name)) is not None}
-        check({**said, **asked.extra}, spec)
-        return asked
     check(asked.values, spec)
     if FIELDS.issuperset(asked.values):
         return GenerationRequest(**asked.values)

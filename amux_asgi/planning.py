@@ -114,7 +114,7 @@ class Planner:
             terms=terms,
             first=first,
             others=others,
-            cost=self._cost(model, first, others, body) if others else self._range(model, first),
+            cost=self._cost(model, first, others, request) if others else self._range(model, first),
             resting=self._resting(first, others),
         )
         if terms.max_cost is not None:
@@ -154,13 +154,13 @@ class Planner:
         rate = self._prices.rate(model, candidate.model, candidate.rules)
         return rate.estimate(adapted.request, sure=adapted.sure)
 
-    def _cost(self, model: str, first: Choice, others: Iterable[Candidate], body: Body) -> Range | None:
+    def _cost(self, model: str, first: Choice, others: Iterable[Candidate], request: GenerationRequest) -> Range | None:
         """Say what it can cost, whoever serves it; `None` if nobody said what the first one takes."""
         kinds = {other.kind: other for other in others}
         kinds.pop(first.candidate.kind, None)
         if not kinds:
             return self._range(model, first)
-        choices = [first, *(fit(other, parse(body, other.spec), strict=False) for other in kinds.values())]
+        choices = [first, *(fit(other, request, strict=False) for other in kinds.values())]
         ranges = [self._range(model, choice) for choice in choices]
         if ranges[0] is None:
             return None

@@ -14,12 +14,10 @@ from amux_asgi.attempts import EXTRA_ATTEMPTS, SHORTEST_TIME, Budget, in_turn, i
 from amux_asgi.errors import (
     End,
     GatewayError,
-    InvalidRequestError,
     OverloadedError,
     UpstreamTimeoutError,
     UpstreamUnavailableError,
 )
-from amux_asgi.explain import parse
 from amux_asgi.fanout import joined, worst
 from amux_asgi.health import Health
 from amux_asgi.hearing import Hearing
@@ -280,13 +278,10 @@ class Sender:
         return None
 
     def _choice(self, sending: Sending, candidate: Candidate) -> Choice | None:
-        """Say the request in a candidate's terms, if it can be asked this."""
+        """Say the request in a candidate's terms, if what comes can be delivered and paid."""
         if candidate is sending.first.candidate:
             return sending.first
-        try:
-            choice = fit(candidate, parse(sending.request, candidate.spec), strict=sending.strict)
-        except InvalidRequestError:
-            return None
+        choice = fit(candidate, sending.request, strict=sending.strict)
         return choice if sending.fits(choice) else None
 
     def _tell(self, error: GatewayError, sending: Sending) -> None:

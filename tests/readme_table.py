@@ -14,6 +14,7 @@ from msgspec import Raw
 from amux_asgi.adapt import adapt
 from amux_asgi.adapters import ADAPTERS
 from amux_asgi.adapters._base import Adapter
+from amux_asgi.document import body_of
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.explain import parse
 from amux_asgi.models import CATALOGUE
@@ -104,7 +105,7 @@ def _becomes(candidate: Candidate, name: str, value: Any) -> bool:
     else:
         return False
     try:
-        fitted = adapt(parse(request, candidate.spec), candidate)
+        fitted = adapt(parse(body_of(request), candidate.spec), candidate)
     except InvalidRequestError:
         return False
     return f"{name}: dropped" not in fitted.changes

@@ -227,15 +227,6 @@ def test_good_requests_pass_unchanged(model: str, fields: dict[str, Any]) -> Non
     assert request.extra.keys() == fields.keys() - FIELDS
 
 
-def test_a_valid_request_is_checked_again_for_another_model() -> None:
-    """What one model takes, the next one may not."""
-    request = GenerationRequest(prompt="a cat", n=3)
-
-    assert parse(request, find(GPT)) is request
-    with pytest.raises(InvalidRequestError):
-        parse(request, find("dall-e-3"))
-
-
 CHOICES: list[Any] = [
     "auto",
     "high",

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from amux_asgi.catalogue import openai
 from amux_asgi.catalogue._base import ANY, ImagePrices, TokenPrices
 from amux_asgi.catalogue.openai import FREE
+from amux_asgi.document import body_of
 from amux_asgi.explain import parse
 from amux_asgi.models import CATALOGUE
 from amux_asgi.pricing import NANO, Prices, dollars, parse_dollars
@@ -81,7 +82,7 @@ def requests(draw: st.DrawFn, model: str) -> GenerationRequest:
             fields["output_format"] = draw(st.none() | st.sampled_from(spec.output_formats))
         if fields.get("output_format") == "svg":
             fields["n"] = None
-    return parse(GenerationRequest(**fields), spec)
+    return parse(body_of(GenerationRequest(**fields)), spec)
 
 
 @st.composite

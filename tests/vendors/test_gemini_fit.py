@@ -12,6 +12,7 @@ from amux_asgi.adapters import gemini, google_compat
 from amux_asgi.adapters._base import Fitted
 from amux_asgi.adapters._gemini_fit import fit
 from amux_asgi.catalogue.google import FOURTEEN, QUALITIES, ROWS, TEN, pixels
+from amux_asgi.document import body_of
 from amux_asgi.errors import InvalidRequestError
 from amux_asgi.explain import parse
 from amux_asgi.pricing import Prices
@@ -342,7 +343,7 @@ def test_what_it_did_cost_is_between_the_least_and_the_most(
     data: st.DataObject, model: str, size: str | None, quality: str | None, count: int
 ) -> None:
     """Any model, size, quality and number, any honest answer, with its thoughts and without."""
-    request = fit(model, parse(ask(size=size, quality=quality, n=count), ROWS[model].spec)).request
+    request = fit(model, parse(body_of(ask(size=size, quality=quality, n=count)), ROWS[model].spec)).request
     made = data.draw(st.integers(1, count))
     drawn = ROWS[model].tokens[request.size or ""] * made
     words = data.draw(st.integers(0, ROWS[model].text_most * made))
